@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole configuration: defaults that follow from other values, and checks across values. Layer L5. */
+#include "core/config.h"
+
+#include "base/addr.h"
+#include "fleet/members.h"
+#include "fleet/placement.h"
+#include <ctype.h>
+#include <grp.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+/* "FILE:LINE: [section] key = value: <text>", or without an origin when the value is the default. */
+EX_PRINTF(4, 5)
+static void wrong(struct ex_config_errors *e, const struct ex_params *p, enum ex_param_id id, const char *fmt, ...)
+{
+	const struct ex_param *row = &ex_param_table[id];
+	struct ex_str value = EX_STR_INIT;
+	char text[512], origin[EX_ORIGIN_TEXT_MAX];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	ex_params_print(p, row, &value);
+	const char *v = value.s ? value.s : "";
+	if (p->origin[id].file)
+		ex_config_error(e, "%s: [%s] %s = %.200s: %s", ex_params_origin(p, row, origin), row->section, row->key,
+			v, text);
+	else if (*v)
+		ex_config_error(e, "[%s] %s = %.200s (default): %s", row->section, row->key, v, text);
+	else
+		ex_config_error(e, "[%s] %s is not set: %s", row->section, row->key, text);
+	ex_str_done(&value);
+}
+
+int ex_config_log_level(const struct ex_params *p)
+{
+	static const int level[] = {LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG};
+	return level[p->node_log_level];
+}
+
+/* --- gaps ------------------------------------------------------------------------------------------------ */
+
+/* A name from free text: what a name may not hold becomes '-'. Empty when nothing is left. */
+static void to_name(const char *text, char out[static 64])
+{
+	size_t n = 0;
+	while (*text && !isalnum((unsigned char)*text))
+		text++;
+	for (; *text && n < 63; text++)
+		out[n++] = isalnum((unsigned char)*text) || strchr(".-_", *text) ? *text : '-';
+	out[n] = '\0';
+}
+
+static void fill_gaps(struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	char host[HOST_NAME_MAX + 1] = "", name[64];
+	if (!*p->node_name) {
+		gethostname(host, sizeof host - 1);
+		to_name(host, name);
+		if (ex_params_set(p, &ex_param_table[EX_P_node_name], *name ? name : "expertd", NULL, 0, &err) < 0)
+			wrong(e, p, EX_P_node_name, "%s", ex_err_text(&err));
+	}
+	if (!*p->model_name && *p->model_path) {
+		size_t n = strlen(p->model_path);
+		while (n > 1 && p->model_path[n - 1] == '/')
+			n--;
+		EX_CLEANUP(ex_freep) char *path = strndup(p->model_path, n);
+		to_name(path ? strrchr(path, '/') + 1 : "", name);
+		if (ex_params_set(p, &ex_param_table[EX_P_model_name], *name ? name : "model", NULL, 0, &err) < 0)
+			wrong(e, p, EX_P_model_name, "%s", ex_err_text(&err));
+	}
+}
+
+/* --- checks ---------------------------------------------------------------------------------------------- */
+
+static void check_roles(const struct ex_params *p, struct ex_config_errors *e)
+{
+	if (!ex_config_is_expert(p) && !ex_config_is_router(p))
+		ex_config_error(e, "no role is given: a section [expert], [router] or both are needed");
+	if (ex_config_is_router(p) && !ex_config_is_expert(p) && p->router_peers.n == 0)
+		wrong(e, p, EX_P_router_peers,
+			"a router needs expert hosts: list them here, or add [expert] to this process");
+	if (p->there[EX_SECTION_metrics] && !*p->metrics_listen)
+		wrong(e, p, EX_P_metrics_listen, "[metrics] is there without an address: allowed is HOST:PORT");
+}
+
+static void check_model(const struct ex_params *p, struct ex_config_errors *e)
+{
+	static const char *const file[] = {"config.json", "tokenizer.json"};
+	struct stat st;
+	if (!*p->model_path) {
+		wrong(e, p, EX_P_model_path, "a checkpoint directory is needed");
+		return;
+	}
+	if (stat(p->model_path, &st) < 0) {
+		wrong(e, p, EX_P_model_path, "%s", strerrordesc_np(errno));
+		return;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		wrong(e, p, EX_P_model_path, "not a directory");
+		return;
+	}
+	for (int i = 0; i < 1 + ex_config_is_router(p); i++) {
+		EX_CLEANUP(ex_freep) char *path = NULL;
+		if (asprintf(&path, "%s/%s", p->model_path, file[i]) < 0)
+			path = NULL;
+		else if (access(path, R_OK) < 0)
+			wrong(e, p, EX_P_model_path, "%s in it: %s", file[i], strerrordesc_np(errno));
+	}
+}
+
+/* plugin: a name in dir, a path, or auto. */
+static void check_plugin(
+	const struct ex_params *p, enum ex_param_id id, const char *plugin, const char *dir, struct ex_config_errors *e)
+{
+	EX_CLEANUP(ex_freep) char *path = NULL;
+	if (strcmp(plugin, "auto") == 0)
+		return;
+	bool is_path = strchr(plugin, '/') != NULL;
+	if ((is_path ? asprintf(&path, "%s", plugin) : asprintf(&path, "%s/%s.so", dir, plugin)) < 0)
+		path = NULL;
+	else if (access(path, R_OK) < 0)
+		wrong(e, p, id, "%s: %s", path, strerrordesc_np(errno));
+}
+
+struct listener {
+	enum ex_param_id id;
+	const char *text;
+	bool used;
+	struct ex_addr addr;
+};
+
+static void check_listeners(const struct ex_params *p, struct ex_config_errors *e)
+{
+	char origin[EX_ORIGIN_TEXT_MAX];
+	struct listener l[] = {
+		{.id = EX_P_node_listen, .text = p->node_listen, .used = ex_config_is_expert(p)},
+		{.id = EX_P_router_listen, .text = p->router_listen, .used = ex_config_is_router(p)},
+		{.id = EX_P_metrics_listen, .text = p->metrics_listen, .used = p->there[EX_SECTION_metrics]},
+	};
+	for (size_t i = 0; i < EX_ARRAY_LEN(l); i++) {
+		l[i].used = l[i].used && ex_addr_parse(l[i].text, NULL, &l[i].addr) == 0;
+		if (!l[i].used)
+			continue;
+		if (!p->node_insecure && !ex_addr_is_loopback(&l[i].addr))
+			wrong(e, p, l[i].id,
+				"not a loopback address, and traffic is neither encrypted nor authenticated: say "
+				"insecure = yes in [node] to allow it");
+		for (size_t j = 0; j < i; j++) {
+			const struct ex_param *other = &ex_param_table[l[j].id];
+			if (l[j].used && ex_addr_clash(&l[i].addr, &l[j].addr))
+				wrong(e, p, l[i].id, "the port belongs to [%s] %s = %s already (%s)", other->section,
+					other->key, l[j].text, ex_params_origin(p, other, origin));
+		}
+	}
+}
+
+static void check_router(const struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_addr addr;
+	const char *self = ex_config_is_expert(p) ? p->node_listen : NULL;
+	if (ex_members_check((const char *const *)p->router_peers.v, p->router_peers.n, self, &err) < 0)
+		wrong(e, p, EX_P_router_peers, "%s", ex_err_text(&err));
+	for (size_t i = 0; i < p->router_peers.n && !p->node_insecure; i++)
+		if (ex_addr_parse(p->router_peers.v[i], NULL, &addr) == 0 && !ex_addr_is_loopback(&addr))
+			wrong(e, p, EX_P_router_peers,
+				"%s is not a loopback address, and traffic is neither encrypted nor authenticated: say "
+				"insecure = yes in [node] to allow it",
+				p->router_peers.v[i]);
+	if (p->router_step_tokens_max < p->router_max_batch)
+		wrong(e, p, EX_P_router_step_tokens_max,
+			"less than max_batch = %u: each running sequence needs a token per step", p->router_max_batch);
+	if (p->router_context && p->router_page_tokens > p->router_context)
+		wrong(e, p, EX_P_router_page_tokens, "more than context = %u", p->router_context);
+	if (p->router_frame_timeout_ms < p->router_heartbeat_ms)
+		wrong(e, p, EX_P_router_frame_timeout_ms, "less than heartbeat_ms = %u", p->router_heartbeat_ms);
+	check_plugin(p, EX_P_router_plugin, p->router_plugin, p->router_plugin_dir, e);
+}
+
+static void check_all(const struct ex_params *p, struct ex_config_errors *e)
+{
+	check_roles(p, e);
+	check_model(p, e);
+	check_listeners(p, e);
+	if (ex_config_is_router(p))
+		check_router(p, e);
+	if (ex_config_is_expert(p))
+		check_plugin(p, EX_P_expert_plugin, p->expert_plugin, p->expert_plugin_dir, e);
+	if (*p->node_admin_group && !getgrnam(p->node_admin_group))
+		wrong(e, p, EX_P_node_admin_group, "there is no such group");
+	if (!*p->node_admin)
+		wrong(e, p, EX_P_node_admin, "a socket path is needed");
+	if (!*p->node_state)
+		wrong(e, p, EX_P_node_state, "a directory is needed");
+}
+
+int ex_config_load(const char *const *files, size_t n_files, struct ex_params *ret, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	if (ex_params_init(ret, &err) < 0) {
+		ex_config_error(e, "%s", ex_err_text(&err));
+		return -EINVAL;
+	}
+	bool all_read = true;
+	for (size_t i = 0; i < n_files; i++)
+		all_read &= ex_conffile_read(files[i], ret, e);
+	fill_gaps(ret, e);
+	if (all_read) /* else what is missing may well be in the file that could not be read */
+		check_all(ret, e);
+	if (e->n == 0)
+		return 0;
+	ex_params_done(ret);
+	if (e->n > EX_CONFIG_ERRORS_MAX)
+		ex_str_addf(&e->text, "... and %u more\n", e->n - EX_CONFIG_ERRORS_MAX);
+	return -EINVAL;
+}
+
+int ex_config_check_model(const struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_model_config c;
+	EX_CLEANUP(ex_freep) struct ex_shard_id *shards = NULL;
+	uint32_t n_groups;
+	size_t n;
+	if (ex_model_config_load(p->model_path, &err, &c) < 0) {
+		wrong(e, p, EX_P_model_path, "%s", ex_err_text(&err));
+		return -EINVAL;
+	}
+	if (ex_placement_groups(&c, p->model_expert_groups, &err, &n_groups) < 0)
+		wrong(e, p, EX_P_model_expert_groups, "%s", ex_err_text(&err));
+	else if (ex_config_is_expert(p) && ex_placement_select(&c, n_groups, (const char *const *)p->expert_shards.v,
+						   p->expert_shards.n, &err, &shards, &n) < 0)
+		wrong(e, p, EX_P_expert_shards, "%s", ex_err_text(&err));
+	if (ex_config_is_router(p) && p->router_context > c.n_ctx_max)
+		wrong(e, p, EX_P_router_context, "the model's limit is %u", c.n_ctx_max);
+	return e->n ? -EINVAL : 0;
+}

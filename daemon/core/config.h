@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole configuration: files read, gaps filled, values checked against each other and the machine. Layer L5. */
+#ifndef EX_CORE_CONFIG_H
+#define EX_CORE_CONFIG_H
+
+#include "core/conffile.h"
+
+#define EX_CONFIG_DEFAULT EX_SYSCONF_DIR "/expertd.conf"
+
+/* Reads the files in order, each with its drop-ins, into *ret (initialised here; ex_params_done by the caller on success). -EINVAL: something
+ * is wrong, e has all of it. e is the caller's. [main] */
+int ex_config_load(const char *const *files, size_t n_files, struct ex_params *ret, struct ex_config_errors *e);
+
+/* Holds the parameters to the model's config.json: an architecture that is not served, shards and ranges that it does not have, a context beyond
+ * its limit. Reads no weights. -EINVAL: e has all of it. [main] */
+int ex_config_check_model(const struct ex_params *p, struct ex_config_errors *e);
+
+static inline bool ex_config_is_expert(const struct ex_params *p)
+{
+	return p->there[EX_SECTION_expert];
+}
+static inline bool ex_config_is_router(const struct ex_params *p)
+{
+	return p->there[EX_SECTION_router];
+}
+
+/* The syslog priority of [node] log_level. */
+int ex_config_log_level(const struct ex_params *p);
+
+#endif

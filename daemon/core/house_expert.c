@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The expert role: plugin, shards, executor, Experts service. Layer L5. */
+#include "core/house_int.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "fleet/placement.h"
+#include <config.h> /* of the build; not core/config.h */
+#include <stdio.h>
+
+/* Loads one shard. A failure is told and survived: the others are served. True when it is loaded. */
+static bool load_shard(struct ex_house *h, const struct ex_shard_id *id)
+{
+	struct ex_err err = EX_ERR_INIT;
+	char name[EX_SHARD_NAME_MAX];
+	ex_shard_name(id, name);
+	const struct ex_field fields[] = {{"EX_SHARD", name}, {"EX_PLUGIN", h->expert_host.name}, {NULL, NULL}};
+	int rc = ex_registry_load(
+		h->registry, id, h->expert_plugin, &h->expert_host.host, h->p->expert_device, h->weights, &err);
+	if (rc < 0)
+		ex_event(EX_EV_SHARD_FAILED, fields, "%s; it is not served here", ex_err_text(&err));
+	else
+		ex_event(EX_EV_SHARD_LOADED, fields, "shard %s loaded", name);
+	return rc == 0;
+}
+
+static void tell_memory(struct ex_house *h, size_t n_shards, uint64_t n_experts)
+{
+	struct ex_weights_stat s;
+	char need[EX_BYTES_TEXT_MAX], there[EX_BYTES_TEXT_MAX];
+	ex_weights_stat(h->weights, &s);
+	uint64_t bytes = n_experts * s.bytes_per_expert, available = ex_mem_available();
+	ex_log(bytes > available && available ? LOG_WARNING : LOG_INFO,
+		"loading %zu shards (%llu experts) with plugin %s: about %s needed, %s available", n_shards,
+		(unsigned long long)n_experts, h->expert_host.name, ex_bytes_text(bytes, need),
+		ex_bytes_text(available, there));
+}
+
+static int load_shards(struct ex_house *h, struct ex_err *err)
+{
+	EX_CLEANUP(ex_freep) struct ex_shard_id *list = NULL;
+	size_t n = 0, n_loaded = 0;
+	uint64_t n_experts = 0;
+	const struct ex_text_list *globs = &h->p->expert_shards;
+	int rc = ex_placement_select(
+		ex_weights_config(h->weights), h->n_groups, (const char *const *)globs->v, globs->n, err, &list, &n);
+	if (rc < 0)
+		return ex_err_prefix(err, "[expert] shards");
+	for (size_t i = 0; i < n; i++)
+		n_experts += list[i].n_experts;
+	tell_memory(h, n, n_experts);
+	for (size_t i = 0; i < n; i++) {
+		rc = ex_house_check_cancelled(h, err);
+		if (rc < 0)
+			return rc;
+		n_loaded += load_shard(h, &list[i]);
+		ex_house_progress(h, "loading shards", i + 1, n);
+	}
+	if (n_loaded == 0)
+		return ex_err_set(err, -EIO, "none of the %zu shards could be loaded", n);
+	ex_log(LOG_NOTICE, "%zu of %zu shards loaded", n_loaded, n);
+	return 0;
+}
+
+static void keep_plugin_text(void *ctx, const struct ex_shard_view *v)
+{
+	struct ex_house *h = ctx;
+	if (v->plugin[0])
+		snprintf(h->shown.expert_plugin, sizeof h->shown.expert_plugin, "%s", v->plugin);
+}
+
+static int start_service(struct ex_house *h, struct ex_err *err)
+{
+	const struct ex_params *p = h->p;
+	const struct ex_model_config *c = ex_weights_config(h->weights);
+	struct ex_loop *const loops[] = {h->loop_data, h->loop_control}; /* health is on the last */
+	const struct ex_experts_service_opts o = {
+		.registry = h->registry,
+		.executor = h->executor,
+		.node = p->node_name,
+		.version = PACKAGE_VERSION,
+		.model_digest = ex_weights_digest(h->weights),
+		.d_model = c->d_model,
+		.n_experts = c->n_experts,
+		.n_groups = h->n_groups,
+		.reply_bytes_max = p->expert_reply_bytes_max,
+	};
+	int rc = ex_experts_service_new(&o, &h->experts_service);
+	if (rc < 0)
+		return ex_err_errno(err, rc, "cannot make the Experts service");
+	const struct ex_server_opts s = {
+		.listen = p->node_listen,
+		.loops = loops,
+		.n_loops = EX_ARRAY_LEN(loops),
+		.methods = ex_experts_service_methods(h->experts_service, 1, 0),
+		.bulk = true,
+	};
+	rc = ex_server_start(&s, err, &h->expert_server);
+	if (rc < 0)
+		return ex_err_prefix(err, "[node] listen");
+	ex_log(LOG_INFO, "experts are served on %s (port %d)", p->node_listen, ex_server_port(h->expert_server));
+	return 0;
+}
+
+int ex_house_build_experts(struct ex_house *h, struct ex_err *err)
+{
+	const struct ex_params *p = h->p;
+	const struct ex_model_config *c = ex_weights_config(h->weights);
+	int rc = ex_house_open_plugin(p->expert_plugin, p->expert_plugin_dir, p->expert_threads, &p->expert_options,
+		err, &h->expert_host, &h->expert_plugin);
+	if (rc < 0)
+		return ex_err_prefix(err, "[expert] plugin");
+	const struct ex_registry_opts ro = {.n_experts = c->n_experts,
+		.n_groups = h->n_groups,
+		.n_layers = c->n_layers,
+		.check_finite = p->model_check_finite};
+	rc = ex_registry_new(&ro, &h->registry);
+	if (rc < 0)
+		return ex_err_errno(err, rc, "cannot make the shard registry");
+	snprintf(h->shown.expert_plugin, sizeof h->shown.expert_plugin, "%s", h->expert_host.name);
+	h->shown.expert_threads = (unsigned)atoi(h->expert_host.threads);
+	ex_house_show(h);
+	rc = load_shards(h, err);
+	if (rc < 0)
+		return rc;
+	ex_registry_each(h->registry, keep_plugin_text, h);
+	const struct ex_executor_opts eo = {
+		.registry = h->registry,
+		.d_model = c->d_model,
+		.n_workers = p->expert_workers,
+		.batch_rows_max = p->expert_batch_rows_max,
+		.queue_rows_max = p->expert_queue_rows_max,
+	};
+	rc = ex_executor_new(&eo, err, &h->executor);
+	if (rc < 0)
+		return rc;
+	return start_service(h, err);
+}
+
+void ex_house_free_experts(struct ex_house *h)
+{
+	if (h->expert_server)
+		h->expert_server = ex_server_stop(h->expert_server, 0);
+	if (h->executor) /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */
+		h->executor = ex_executor_free(h->executor);
+	if (h->experts_service)
+		h->experts_service = ex_experts_service_free(h->experts_service);
+	if (h->registry)
+		h->registry = ex_registry_free(h->registry);
+	ex_plugin_unrefp(&h->expert_plugin);
+}

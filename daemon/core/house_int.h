@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The house from the inside: what core/house*.c share. Layer L5. */
+#ifndef EX_CORE_HOUSE_INT_H
+#define EX_CORE_HOUSE_INT_H
+
+#include "admin/http.h"
+#include "admin/service.h"
+#include "base/lock.h"
+#include "core/config.h"
+#include "core/gate.h"
+#include "core/house.h"
+#include "engine/service.h"
+#include "expert/service.h"
+
+/* What a plugin is told, and what it may tell. */
+struct ex_plugin_host {
+	struct expertd_host host;
+	char name[64];                      /* of the plugin, for its journal lines */
+	char threads[12];                   /* its option "threads" */
+	const struct ex_text_list *options; /* "KEY=VALUE"; borrowed from the parameters */
+};
+
+/* Built from top to bottom, taken apart from bottom to top; NULL: not there. */
+struct ex_house {
+	struct ex_house_opts o;
+	const struct ex_params *p;
+	_Atomic bool cancelled;
+	bool draining, covered;
+	unsigned grace_ms;       /* for the last bytes of requests that ended; 0 when they were cut anyway */
+	uint64_t tick_ns;        /* the last one */
+	char status[160];        /* the last one told */
+	uint64_t quiet_since_ns; /* drain: when the experts were last seen idle; 0: never */
+	uint64_t progress_ns, progress_log_ns; /* [loader] when progress was last told */
+
+	struct ex_loop *loop_admin, *loop_control, *loop_data, *loop_dispatch, *loop_clients;
+	struct ex_admin *admin;
+	struct ex_admin_parts shown; /* what admin sees; changed by show() */
+	struct ex_gate gate;         /* Router methods on the admin socket */
+	struct ex_method *admin_methods;
+	struct ex_server *admin_server;
+	struct ex_metrics_http *http;
+	gid_t admin_gid; /* of admin_group; (gid_t)-1: none */
+
+	struct ex_weights *weights;
+	uint32_t n_groups;
+
+	struct ex_plugin *expert_plugin;
+	struct ex_plugin_host expert_host;
+	struct ex_registry *registry;
+	struct ex_executor *executor;
+	struct ex_experts_service *experts_service;
+	struct ex_server *expert_server;
+
+	struct ex_plugin *trunk_plugin;
+	struct ex_plugin_host trunk_host;
+	uint32_t n_ctx, n_pages;
+	struct ex_tokenizer *tokenizer;
+	struct ex_chat *chat;
+	struct ex_dispatch *dispatch;
+	struct ex_trunk *trunk;
+	struct ex_engine *engine;
+	struct ex_router_service *router_service;
+	struct ex_server *router_server;
+};
+
+int ex_house_build_admin(struct ex_house *h, struct ex_err *err);   /* [loader] */
+void ex_house_free_admin(struct ex_house *h);                       /* [main] after its server is stopped */
+int ex_house_build_experts(struct ex_house *h, struct ex_err *err); /* [loader] */
+void ex_house_free_experts(struct ex_house *h);                     /* [main] */
+int ex_house_build_router(struct ex_house *h, struct ex_err *err);  /* [loader] */
+void ex_house_free_router(struct ex_house *h);                      /* [main] */
+
+/* Shows the admin service what is there now. */
+void ex_house_show(struct ex_house *h);
+/* -ECANCELED once a stop was asked for. */
+int ex_house_check_cancelled(struct ex_house *h, struct ex_err *err);
+/* STATUS= and, less often, a journal line: "loading shards: 12 of 48". [loader] */
+void ex_house_progress(struct ex_house *h, const char *what, uint64_t done, uint64_t total);
+/* Opens a plugin by name, or the best of dir, and makes its host. threads 0: one per processor. host is at its final place. [loader] */
+int ex_house_open_plugin(const char *name, const char *dir, uint32_t threads, const struct ex_text_list *options,
+	struct ex_err *err, struct ex_plugin_host *host, struct ex_plugin **ret);
+
+#endif

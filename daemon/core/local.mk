@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+libexpertd_la_SOURCES += \
+	daemon/core/conffile.c daemon/core/conffile.h \
+	daemon/core/config.c daemon/core/config.h \
+	daemon/core/exit.h \
+	daemon/core/gate.c daemon/core/gate.h
+
+# The rest of core/ is the program's own: nothing else links the whole house.
+sbin_PROGRAMS += expertd
+expertd_SOURCES = daemon/core/main.c \
+	daemon/core/house.c daemon/core/house.h daemon/core/house_int.h \
+	daemon/core/house_admin.c daemon/core/house_expert.c daemon/core/house_router.c \
+	daemon/core/lifecycle.c daemon/core/lifecycle.h
+expertd_LDADD = libexpertd.la $(JEMALLOC_LIBS)

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* expertctl: the command table, parsed options and the connection to a daemon. A client of proto/ only (and of the
+ * model and plugin checkers, for commands that need no daemon). One thread. */
+#ifndef EX_CTL_CTL_H
+#define EX_CTL_CTL_H
+
+#include "base/err.h"
+#include "base/str.h"
+#include "net/client.h"
+#include <jansson.h>
+#include <stdbool.h>
+
+/* Exit codes, in expertctl(1). */
+enum {
+	CTL_OK = 0,
+	CTL_FAILED = 1,      /* the daemon or the check said no */
+	CTL_USAGE = 2,       /* the command line is wrong */
+	CTL_UNREACHABLE = 3, /* no daemon answers on the socket */
+};
+
+#define CTL_OPTS_MAX       24
+#define CTL_DEFAULT_SOCKET "/run/expertd/admin.sock"
+
+struct ctl_opt {
+	const char *name; /* "seed" for --seed */
+	const char *arg;  /* metavariable, NULL: a flag */
+	const char *help;
+};
+
+struct ctl;
+struct ctl_cmd {
+	const char *words;          /* "host list" */
+	const char *args;           /* positional, for help: "[GLOB]" */
+	const char *help;           /* one line */
+	const struct ctl_opt *opts; /* name-NULL-terminated; NULL: none */
+	int args_min, args_max;     /* positional; args_max -1: any number */
+	int (*run)(struct ctl *c, int argc, char **argv);
+};
+
+struct ctl_given {
+	const struct ctl_opt *opt;
+	const char *value;
+};
+
+struct ctl {
+	const struct ctl_cmd *cmd;
+	bool json, tty, verbose;
+	const char *socket;
+	unsigned timeout_ms;
+	struct ctl_given given[CTL_OPTS_MAX];
+	size_t n_given;
+	struct ex_loop *loop; /* both made at the first call */
+	struct ex_channel *channel;
+};
+
+extern const struct ctl_cmd ctl_commands[]; /* words-NULL-terminated */
+
+/* --- options --------------------------------------------------------------------------------------------- */
+bool ctl_has(const struct ctl *c, const char *name);
+const char *ctl_str(const struct ctl *c, const char *name, const char *otherwise);
+/* Number options: CTL_OK, or CTL_USAGE after a message naming the option and the range. */
+int ctl_u64(const struct ctl *c, const char *name, uint64_t min, uint64_t max, uint64_t otherwise, uint64_t *ret);
+int ctl_float(const struct ctl *c, const char *name, double min, double max, double otherwise, float *ret);
+
+/* --- messages -------------------------------------------------------------------------------------------- */
+int ctl_fail(int exit_code, const char *fmt, ...) EX_PRINTF(2, 3); /* "expertctl: ..." on stderr; returns exit_code */
+
+/* --- the daemon ------------------------------------------------------------------------------------------ */
+/* Connects. CTL_OK or CTL_UNREACHABLE after a message. */
+int ctl_connect(struct ctl *c);
+/* One call; *ret is freed with protobuf_c_message_free_unpacked. CTL_OK, or the exit code after a message. */
+int ctl_call(struct ctl *c, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+	ProtobufCMessage **ret);
+/* A server stream: fn gets every reply in order; non-zero from fn ends the stream and is returned. SIGINT cancels: 130.
+ */
+int ctl_stream(struct ctl *c, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, int (*fn)(void *ctx, const ProtobufCMessage *m), void *ctx);
+void ctl_disconnect(struct ctl *c);
+
+/* --- output ---------------------------------------------------------------------------------------------- */
+/* A message as JSON, by its descriptor: field names as in the proto, bytes as base16, absent messages left out. Never
+ * NULL. */
+json_t *ctl_json(const ProtobufCMessage *m);
+/* Prints j (takes the reference) on one line (compact) or indented. */
+void ctl_print_json(json_t *j, bool compact);
+
+/* Text tables: columns aligned to their widest cell; cells that look like numbers to the right. */
+#define CTL_COLS_MAX 12
+struct ctl_table {
+	size_t n_cols, n_rows, cap;
+	char **cell;
+};
+void ctl_table_init(struct ctl_table *t, size_t n_cols, const char *const *heads);
+void ctl_table_cell(struct ctl_table *t, const char *fmt, ...) EX_PRINTF(2, 3);
+void ctl_table_print(struct ctl_table *t); /* and frees */
+
+char *ctl_seconds_text(double s, char buf[static 32]); /* "18 ms", "2.1 s", "3 h 20 min" */
+char *ctl_count_text(uint64_t n, char buf[static 32]); /* "1,488" */
+
+/* --- commands -------------------------------------------------------------------------------------------- */
+int ctl_cmd_status(struct ctl *c, int argc, char **argv);
+int ctl_cmd_chat(struct ctl *c, int argc, char **argv);
+int ctl_cmd_generate(struct ctl *c, int argc, char **argv);
+int ctl_cmd_host_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_plugin_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_plugin_check(struct ctl *c, int argc, char **argv);
+int ctl_cmd_model_show(struct ctl *c, int argc, char **argv);
+int ctl_cmd_model_synth(struct ctl *c, int argc, char **argv);
+int ctl_cmd_events(struct ctl *c, int argc, char **argv);
+int ctl_cmd_metrics(struct ctl *c, int argc, char **argv);
+int ctl_cmd_config(struct ctl *c, int argc, char **argv);
+int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
+
+extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[];
+
+#endif

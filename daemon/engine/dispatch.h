@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of a MoE layer to the shards that hold their experts, here or on other hosts, and the sum of what comes back. Layer L3.
+ *
+ * Rows are grouped by shard and host, one frame per host and layer; partials are added in ascending shard order in f32, so the bits do not
+ * depend on placement. Shards of this process take the same path without the wire. begin/wait: [step] of one engine. */
+#ifndef EX_ENGINE_DISPATCH_H
+#define EX_ENGINE_DISPATCH_H
+
+#include "expert/executor.h"
+#include "net/client.h"
+#include "trunk/trunk.h"
+
+struct ex_dispatch;
+
+enum ex_host_state { EX_HOST_JOINING = 1, EX_HOST_READY, EX_HOST_DOWN };
+const char *ex_host_state_name(enum ex_host_state s);
+
+struct ex_dispatch_opts {
+	const char *node, *version, *model_digest;
+	uint32_t d_model, n_layers, n_experts, n_groups;
+	uint32_t first_k_dense, moe_layer_freq;   /* as in ex_model_config: which layers have shards */
+	uint32_t rows_max, topk;                  /* per step */
+	uint32_t x_dtype;                         /* EXPERTD_F32 or EXPERTD_BF16: what rows travel as, local ones too */
+	struct ex_executor *local;                /* NULL: no shards in this process */
+	struct ex_registry *registry;             /* of local */
+	struct ex_loop *loop_data, *loop_control; /* borrowed */
+	const char *const *peers;                 /* [n_peers] "host:port" */
+	size_t n_peers;
+	unsigned connect_ms;   /* handshake deadline and pause between tries */
+	unsigned heartbeat_ms; /* period of heartbeats; a peer silent for 3 periods is down (default 250: within 1 s) */
+	unsigned frame_timeout_ms; /* a frame unanswered that long fails, though heartbeats come back */
+	/* A host changed state. [cq] NULL: none. Events are logged by whoever is above. */
+	void (*host_changed)(void *ctx, const char *host, const char *address, enum ex_host_state s, const char *why);
+	void *ctx;
+};
+int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct ex_dispatch **ret);
+struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d);
+/* The callbacks that trunk steps take; ctx is d. */
+const struct ex_moe_ops *ex_dispatch_moe_ops(struct ex_dispatch *d);
+
+/* Waits until every shard of the model has a ready holder, or timeout_ms passed: then false and err names the missing ones. [main] */
+bool ex_dispatch_wait_covered(struct ex_dispatch *d, unsigned timeout_ms, struct ex_err *err);
+/* Rows sent over the wire by the last begin (0 when all local), for accounting. [step] */
+uint64_t ex_dispatch_rows_sent(const struct ex_dispatch *d);
+/* The same for each row, summed over the begins of this step: [rows_max], borrowed. [step] */
+const uint32_t *ex_dispatch_row_sends(const struct ex_dispatch *d);
+/* A new step: forgets the rows sent and the failure of the one before. [step] */
+void ex_dispatch_step_begins(struct ex_dispatch *d);
+/* Why rows of this step failed first: "shard L3/E4-7 on host h2 (127.0.0.1:7102, down): stream closed"; later layers only tell what followed from it. Borrowed. [step] */
+const char *ex_dispatch_failure(const struct ex_dispatch *d);
+
+/* Grows while a step waits for hosts, which frame_timeout_ms bounds: a sign of life for the watchdog. [any] */
+uint64_t ex_dispatch_looks(const struct ex_dispatch *d);
+
+struct ex_host_view {
+	char name[64], address[128], error[256], version[32];
+	enum ex_host_state state;
+	bool local;
+	uint32_t n_shards;
+	double rtt_p50_s, rtt_p99_s, state_s;
+	uint64_t rows, errors;
+};
+/* [any] */
+void ex_dispatch_each_host(struct ex_dispatch *d, void (*fn)(void *ctx, const struct ex_host_view *v), void *ctx);
+/* fn for each shard of the model, ascending, with the names of its ready holders. [any] */
+void ex_dispatch_each_shard(struct ex_dispatch *d,
+	void (*fn)(void *ctx, const struct ex_shard_id *id, const char *const *hosts, size_t n_hosts), void *ctx);
+void ex_dispatch_coverage(struct ex_dispatch *d, uint32_t *ret_covered, uint32_t *ret_shards, uint32_t *ret_hosts_ready,
+	uint32_t *ret_hosts);
+
+#endif

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine: requests in, one step thread that works or sleeps, figures out. Layer L3. */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "engine/impl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define IDLE_TURN_MS 500 /* an idle step thread still shows that it lives */
+
+static const char *const finish_names[] = {
+	[EX_FINISH_STOP] = "stop",
+	[EX_FINISH_LENGTH] = "length",
+	[EX_FINISH_NO_RESOURCE] = "insufficient_system_resource",
+	[EX_FINISH_CANCELLED] = "cancelled",
+};
+
+const char *ex_finish_name(enum ex_finish f)
+{
+	assert(f >= EX_FINISH_STOP && f <= EX_FINISH_CANCELLED);
+	return finish_names[f];
+}
+
+/* --- the step thread ------------------------------------------------------------------------------------- */
+
+/* Waits for something to do, takes new requests over. False when the engine stops. */
+static bool take_inbox(struct ex_engine *e)
+{
+	ex_lock_take(&e->lock);
+	while (!e->stopping && !e->inbox_first && !e->cancel_asked && !e->sched.n_running && !e->sched.n_waiting) {
+		ex_cond_wait_until(&e->wake, &e->lock, ex_now_ns() + IDLE_TURN_MS * EX_NS_PER_MS);
+		atomic_fetch_add_explicit(&e->turns, 1, memory_order_relaxed);
+	}
+	struct ex_request *r = e->inbox_first;
+	e->inbox_first = e->inbox_last = NULL;
+	e->n_inbox = 0;
+	e->cancel_asked = false;
+	bool go_on = !e->stopping;
+	ex_lock_give(&e->lock);
+	while (r) {
+		struct ex_request *next = r->next;
+		ex_sched_push(&e->sched, &r->seq);
+		r = next;
+	}
+	return go_on;
+}
+
+static bool is_cancelled(const struct ex_request *r)
+{
+	return atomic_load_explicit(&r->cancelled, memory_order_relaxed);
+}
+
+/* Ends what was cancelled (all: everything), waiting or running. */
+static void reap(struct ex_engine *e, bool all)
+{
+	const char *error = all ? "the server stops" : NULL;
+	for (struct ex_seq *q = e->sched.first, *next; q; q = next) {
+		next = q->next;
+		if (all || is_cancelled(ex_request_of(q)))
+			ex_engine_finish(e, ex_request_of(q), EX_FINISH_CANCELLED, error);
+	}
+	for (uint32_t i = e->sched.n_running; i-- > 0;)
+		if (all || is_cancelled(ex_request_of(e->sched.running[i])))
+			ex_engine_finish(e, ex_request_of(e->sched.running[i]), EX_FINISH_CANCELLED, error);
+}
+
+static void start_request(struct ex_engine *e, struct ex_request *r)
+{
+	r->started = true;
+	r->admitted_ns = ex_now_ns();
+	ex_metric_observe(e->m.queue_time, (double)(r->admitted_ns - r->submitted_ns) / (double)EX_NS_PER_S);
+	ex_lock_take(&e->lock);
+	e->n_queued--;
+	ex_lock_give(&e->lock);
+	if (r->p.sink.started)
+		r->p.sink.started(r->p.sink.ctx, r, r->p.n_ids);
+}
+
+static void admit(struct ex_engine *e)
+{
+	for (struct ex_seq *q; (q = ex_sched_admit(&e->sched));)
+		if (!ex_request_of(q)->started)
+			start_request(e, ex_request_of(q));
+}
+
+/* Figures for ex_engine_stat and the metrics. */
+static void publish(struct ex_engine *e)
+{
+	uint64_t second = ex_now_ns() / EX_NS_PER_S;
+	uint32_t slot = second % RATE_SECONDS, used = ex_kv_used(e->kv);
+	ex_lock_take(&e->lock);
+	e->stat.running = e->sched.n_running;
+	e->stat.waiting = e->sched.n_waiting;
+	e->stat.pages_used = used;
+	e->stat.n_preempted = e->sched.n_preempted;
+	e->stat.generation_tokens += e->n_new_tokens;
+	e->stat.prompt_tokens += e->n_new_prompt_tokens;
+	if (e->rate_second[slot] != second) {
+		e->rate_second[slot] = second;
+		e->rate_tokens[slot] = 0;
+	}
+	e->rate_tokens[slot] += e->n_new_tokens;
+	uint32_t waiting = e->stat.waiting + e->n_inbox;
+	ex_lock_give(&e->lock);
+	e->n_new_tokens = e->n_new_prompt_tokens = 0;
+	ex_metric_set(e->m.running, e->sched.n_running);
+	ex_metric_set(e->m.waiting, waiting);
+	ex_metric_set(e->m.kv_usage, (double)used / e->o.n_pages);
+}
+
+static void *step_thread(void *arg)
+{
+	struct ex_engine *e = arg;
+	while (take_inbox(e)) {
+		reap(e, false);
+		admit(e);
+		ex_engine_step(e);
+		publish(e);
+		atomic_fetch_add_explicit(&e->turns, 1, memory_order_relaxed);
+	}
+	reap(e, true);
+	publish(e);
+	return NULL;
+}
+
+/* --- open and close -------------------------------------------------------------------------------------- */
+
+static void find_metrics(struct engine_metrics *m)
+{
+	*m = (struct engine_metrics){
+		.running = ex_metric(EX_M_REQUESTS_RUNNING, NULL),
+		.waiting = ex_metric(EX_M_REQUESTS_WAITING, NULL),
+		.kv_usage = ex_metric(EX_M_KV_USAGE, NULL),
+		.prompt_tokens = ex_metric(EX_M_PROMPT_TOKENS, NULL),
+		.generation_tokens = ex_metric(EX_M_GENERATION_TOKENS, NULL),
+		.ttft = ex_metric(EX_M_TTFT, NULL),
+		.itl = ex_metric(EX_M_ITL, NULL),
+		.e2e = ex_metric(EX_M_E2E, NULL),
+		.queue_time = ex_metric(EX_M_QUEUE_TIME, NULL),
+	};
+	for (int f = EX_FINISH_STOP; f <= EX_FINISH_CANCELLED; f++)
+		m->success[f] = ex_metric(EX_M_REQUEST_SUCCESS, ex_finish_name((enum ex_finish)f));
+}
+
+static int check_opts(const struct ex_engine_opts *o, struct ex_err *err)
+{
+	if (!o->max_batch || o->step_tokens_max < o->max_batch)
+		return ex_err_set(err, -EINVAL, "engine: a step of %u rows cannot serve a batch of %u sequences",
+			o->step_tokens_max, o->max_batch);
+	if (!o->n_pages || !o->page_tokens || !o->n_ctx)
+		return ex_err_set(err, -EINVAL, "engine: %u KV pages of %u tokens, context %u", o->n_pages,
+			o->page_tokens, o->n_ctx);
+	return 0;
+}
+
+/* A sequence may be as long as the context and the whole pool allow. */
+static struct ex_request_limits request_limits(const struct ex_engine_opts *o, const struct ex_kv *kv)
+{
+	uint64_t pool = (uint64_t)o->n_pages * o->page_tokens;
+	struct ex_request_limits l = {
+		.n_ctx = (uint32_t)EX_MIN(pool, (uint64_t)o->n_ctx),
+		.vocab = o->config->vocab_size,
+		.kv = kv,
+		.text = {.tokenizer = o->tokenizer},
+	};
+	ex_text_think_ids(o->tokenizer, o->chat, &l.text.think_open, &l.text.think_close);
+	return l;
+}
+
+static int make_step_side(struct ex_engine *e)
+{
+	const struct ex_engine_opts *o = &e->o;
+	int rc = ex_kv_new(o->n_pages, o->page_tokens, &e->kv);
+	if (!rc)
+		rc = ex_sched_init(&e->sched, e->kv, o->max_batch, o->step_tokens_max);
+	if (!rc)
+		rc = ex_sampler_new(o->config->vocab_size, &e->sampler);
+	if (rc)
+		return rc;
+	e->rows.ids = ex_calloc(o->step_tokens_max, sizeof *e->rows.ids);
+	e->rows.pos = ex_calloc(o->step_tokens_max, sizeof *e->rows.pos);
+	e->rows.pages = ex_calloc(o->step_tokens_max, sizeof *e->rows.pages);
+	e->rows.logit_rows = ex_calloc(o->max_batch, sizeof *e->rows.logit_rows);
+	e->batch = ex_calloc(o->max_batch, sizeof *e->batch);
+	e->row_failed = ex_calloc(o->step_tokens_max, sizeof *e->row_failed);
+	e->logits = ex_alloc_aligned((size_t)o->max_batch * o->config->vocab_size, sizeof *e->logits);
+	return e->rows.ids && e->rows.pos && e->rows.pages && e->rows.logit_rows && e->batch && e->row_failed &&
+			       e->logits
+		       ? 0
+		       : -ENOMEM;
+}
+
+static void free_engine(struct ex_engine *e)
+{
+	if (e->sched.running)
+		ex_sched_done(&e->sched);
+	ex_kv_free(e->kv);
+	ex_sampler_free(e->sampler);
+	free(e->rows.ids);
+	free(e->rows.pos);
+	free(e->rows.pages);
+	free(e->rows.logit_rows);
+	free(e->batch);
+	free(e->row_failed);
+	free(e->logits);
+	pthread_cond_destroy(&e->wake);
+	pthread_cond_destroy(&e->idle);
+	ex_lock_done(&e->lock);
+	e->magic = 0;
+	free(e);
+}
+
+int ex_engine_new(const struct ex_engine_opts *o, struct ex_err *err, struct ex_engine **ret)
+{
+	int rc = check_opts(o, err);
+	if (rc)
+		return rc;
+	struct ex_engine *e = calloc(1, sizeof *e);
+	if (!e)
+		return ex_err_set(err, -ENOMEM, "engine: out of memory");
+	e->magic = EX_ENGINE_MAGIC;
+	e->o = *o;
+	e->moe = o->dispatch ? ex_dispatch_moe_ops(o->dispatch) : o->moe;
+	e->start_us = ex_realtime_us();
+	e->stat = (struct ex_engine_stat){
+		.max_batch = o->max_batch, .n_pages = o->n_pages, .page_tokens = o->page_tokens, .n_ctx = o->n_ctx};
+	ex_lock_init(&e->lock, "engine");
+	ex_cond_init(&e->wake);
+	ex_cond_init(&e->idle);
+	find_metrics(&e->m);
+	rc = make_step_side(e);
+	if (rc) {
+		free_engine(e);
+		return ex_err_set(err, rc, "engine: out of memory for a batch of %u", o->max_batch);
+	}
+	e->limits = request_limits(o, e->kv);
+	rc = -pthread_create(&e->thread, NULL, step_thread, e);
+	if (rc) {
+		free_engine(e);
+		return ex_err_errno(err, rc, "engine: failed to start the step thread");
+	}
+	pthread_setname_np(e->thread, "step");
+	*ret = e;
+	return 0;
+}
+
+struct ex_engine *ex_engine_free(struct ex_engine *e)
+{
+	if (!e)
+		return NULL;
+	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
+	ex_lock_take(&e->lock);
+	e->stopping = true;
+	pthread_cond_signal(&e->wake);
+	ex_lock_give(&e->lock);
+	pthread_join(e->thread, NULL);
+	free_engine(e);
+	return NULL;
+}
+
+bool ex_engine_drain(struct ex_engine *e, unsigned timeout_ms)
+{
+	uint64_t deadline = ex_now_ns() + timeout_ms * EX_NS_PER_MS;
+	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
+	ex_lock_take(&e->lock);
+	e->draining = true;
+	while (e->n_live && ex_cond_wait_until(&e->idle, &e->lock, deadline))
+		;
+	bool empty = e->n_live == 0;
+	ex_lock_give(&e->lock);
+	return empty;
+}
+
+/* --- for every thread ------------------------------------------------------------------------------------ */
+
+/* Puts r where the step thread finds it. */
+static int enqueue(struct ex_engine *e, struct ex_request *r, struct ex_err *err)
+{
+	int rc = 0;
+	ex_lock_take(&e->lock);
+	if (e->stopping || e->draining) {
+		rc = ex_err_set(err, -ESHUTDOWN, "the server stops and takes no new requests");
+	} else if (e->n_queued >= e->o.queue_max) {
+		rc = ex_err_set(
+			err, -EAGAIN, "%u requests wait already, the queue holds %u", e->n_queued, e->o.queue_max);
+	} else {
+		snprintf(r->id, sizeof r->id, "req-%" PRIx64 "-%" PRIu64, e->start_us, ++e->n_submitted);
+		r->engine = e;
+		ex_request_ref(r);
+		if (e->inbox_last)
+			e->inbox_last->next = r;
+		else
+			e->inbox_first = r;
+		e->inbox_last = r;
+		e->n_inbox++;
+		e->n_live++;
+		e->n_queued++;
+		pthread_cond_signal(&e->wake);
+	}
+	ex_lock_give(&e->lock);
+	return rc;
+}
+
+int ex_engine_submit(
+	struct ex_engine *e, const struct ex_request_params *p, struct ex_err *err, struct ex_request **ret)
+{
+	struct ex_request *r;
+	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
+	int rc = ex_request_new(p, &e->limits, err, &r);
+	if (rc)
+		return rc;
+	r->submitted_ns = ex_now_ns();
+	rc = enqueue(e, r, err);
+	if (rc) {
+		ex_request_unref(r);
+		return rc;
+	}
+	*ret = r;
+	return 0;
+}
+
+void ex_request_cancel(struct ex_request *r)
+{
+	EX_CHECK_OBJ(r, EX_REQUEST_MAGIC);
+	struct ex_engine *e = r->engine;
+	atomic_store_explicit(
+		&r->cancelled, true, memory_order_relaxed); /* the lock orders it before the step thread's look */
+	ex_lock_take(&e->lock);
+	e->cancel_asked = true;
+	pthread_cond_signal(&e->wake);
+	ex_lock_give(&e->lock);
+}
+
+void ex_engine_stat(struct ex_engine *e, struct ex_engine_stat *ret)
+{
+	uint64_t second = ex_now_ns() / EX_NS_PER_S;
+	uint32_t n = 0;
+	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
+	ex_lock_take(&e->lock);
+	*ret = e->stat;
+	ret->waiting += e->n_inbox;
+	for (int i = 0; i < RATE_SECONDS; i++)
+		if (e->rate_second[i] + RATE_SECONDS > second)
+			n += e->rate_tokens[i];
+	ex_lock_give(&e->lock);
+	ret->tokens_per_s = (double)n / RATE_SECONDS;
+}
+
+uint64_t ex_engine_turns(const struct ex_engine *e)
+{
+	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
+	uint64_t n_looks = e->o.dispatch ? ex_dispatch_looks(e->o.dispatch) : 0;
+	return atomic_load_explicit(&e->turns, memory_order_relaxed) + n_looks;
+}

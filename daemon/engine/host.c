@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One remote expert host: Hello, its stream, heartbeats, and what follows when it falls silent. Layer L3.
+ *
+ *   JOINING --Hello accepted, stream open, first heartbeat answered--> READY --stream closed or 3 heartbeats missed-->
+ * DOWN DOWN --the same way--> READY. A host that was never ready stays JOINING, with the reason in its error.
+ */
+#include "base/clock.h"
+#include "engine/fabric.h"
+#include "expertd/experts.pb-c.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define HELLO_PATH    "/expertd.v1.Experts/Hello"
+#define DISPATCH_PATH "/expertd.v1.Experts/Dispatch"
+
+/* Puts h into state s for the reason `why`; true when there is news for host_changed. Under d->lock. */
+static bool set_state(struct fleet_host *h, enum ex_host_state s, const char *why)
+{
+	bool news = h->state != s || strcmp(h->error, why) != 0;
+	if (h->state != s)
+		h->state_ns = ex_now_ns();
+	h->state = s;
+	snprintf(h->error, sizeof h->error, "%s", why);
+	pthread_cond_broadcast(&h->d->cond);
+	return news;
+}
+
+static void tell(struct fleet_host *h, enum ex_host_state s, const char *why)
+{
+	const struct ex_dispatch_opts *o = &h->d->o;
+	char name[sizeof h->name];
+	if (!o->host_changed)
+		return;
+	ex_lock_take(&h->d->lock);
+	memcpy(name, h->name, sizeof name);
+	ex_lock_give(&h->d->lock);
+	o->host_changed(o->ctx, name, h->address, s, why);
+}
+
+void ex_host_fail(struct fleet_host *h, const char *text)
+{
+	struct ex_dispatch *d = h->d;
+	char why[sizeof h->error];
+	ex_peer_text(why, sizeof why, text);
+	ex_lock_take(&d->lock);
+	struct ex_stream *stream = EX_TAKE(h->stream);
+	enum ex_host_state s = h->state == EX_HOST_JOINING ? EX_HOST_JOINING : EX_HOST_DOWN;
+	h->hello_good = false;
+	h->next_try_ns = ex_now_ns() + d->o.connect_ms * EX_NS_PER_MS;
+	bool news = set_state(h, s, why) && !d->stopping;
+	ex_fabric_abort(h, -EHOSTDOWN);
+	ex_lock_give(&d->lock);
+	if (stream) {
+		ex_stream_cancel(stream);
+		ex_stream_drop(stream);
+	}
+	if (news)
+		tell(h, s, why);
+}
+
+/* --- Hello [control loop] -------------------------------------------------------------------------------- */
+
+/* What a peer says about itself must fit; its shard list is taken over. */
+static int check_hello(const struct ex_dispatch *d, const Expertd__V1__HelloReply *r, struct ex_err *err)
+{
+	if (r->wire != EX_WIRE_VERSION)
+		return ex_err_set(err, -EPROTO, "peer %s (version %s) speaks wire version %u, this router %d", r->node,
+			r->version, r->wire, EX_WIRE_VERSION);
+	if (strcmp(r->model_digest, d->o.model_digest) != 0)
+		return ex_err_set(err, -EPROTO, "peer %s serves another model: digest %.16s, this router's is %.16s",
+			r->node, r->model_digest, d->o.model_digest);
+	if (r->expert_groups != d->o.n_groups)
+		return ex_err_set(err, -EPROTO, "peer %s splits layers into %u expert groups, this router into %u",
+			r->node, r->expert_groups, d->o.n_groups);
+	return 0;
+}
+
+/* Place of a shard in h->has, SIZE_MAX when this model has no such shard. */
+static size_t shard_slot(const struct ex_dispatch *d, const Expertd__V1__ShardInfo *i)
+{
+	if (i->layer >= d->o.n_layers || i->first_expert >= d->o.n_experts)
+		return SIZE_MAX;
+	uint32_t g = ex_shard_group_of_expert(d->o.n_experts, d->o.n_groups, i->first_expert);
+	struct ex_shard_id id = ex_shard_of_group(i->layer, d->o.n_experts, d->o.n_groups, g);
+	if (id.first_expert != i->first_expert || id.n_experts != i->n_experts)
+		return SIZE_MAX;
+	return (size_t)i->layer * d->o.n_groups + g;
+}
+
+static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
+{
+	struct ex_dispatch *d = h->d;
+	ex_lock_take(&d->lock);
+	ex_peer_text(h->name, sizeof h->name, r->node[0] ? r->node : h->address);
+	ex_peer_text(h->version, sizeof h->version, r->version);
+	h->m = (struct host_metrics){
+		.rows = ex_metric(EX_M_DISPATCH_ROWS, h->name),
+		.frames = ex_metric(EX_M_DISPATCH_FRAMES, h->name),
+		.seconds = ex_metric(EX_M_DISPATCH_SECONDS, h->name),
+		.errors = ex_metric(EX_M_DISPATCH_ERRORS, h->name),
+	};
+	memset(h->has, 0, (size_t)d->o.n_layers * d->o.n_groups);
+	h->n_shards = 0;
+	h->loading = false;
+	for (size_t i = 0; i < r->n_shards; i++) {
+		size_t slot = shard_slot(d, r->shards[i]);
+		bool ready = strcmp(r->shards[i]->state, "ready") == 0;
+		h->loading |= strcmp(r->shards[i]->state, "loading") == 0;
+		if (slot != SIZE_MAX && ready && !h->has[slot]) {
+			h->has[slot] = 1;
+			h->n_shards++;
+		}
+	}
+	h->hello_good = true;
+	pthread_cond_broadcast(&d->cond);
+	ex_lock_give(&d->lock);
+}
+
+static void hello_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
+{
+	struct fleet_host *h = ctx;
+	struct ex_err err = EX_ERR_INIT;
+	ProtobufCMessage *reply = ex_msg_unpack(m, &expertd__v1__hello_reply__descriptor);
+	(void)s;
+	ex_msg_free(m);
+	if (!reply) {
+		ex_host_fail(h, "handshake: malformed reply");
+		return;
+	}
+	if (check_hello(h->d, (const Expertd__V1__HelloReply *)reply, &err))
+		ex_host_fail(h, ex_err_text(&err));
+	else
+		take_hello(h, (const Expertd__V1__HelloReply *)reply);
+	protobuf_c_message_free_unpacked(reply, NULL);
+}
+
+static void hello_closed(struct ex_stream *s, int status, const char *text, void *ctx)
+{
+	struct fleet_host *h = ctx;
+	char why[256];
+	ex_lock_take(&h->d->lock);
+	h->hello_pending = false;
+	bool alive = h->stream != NULL; /* a refresh that failed leaves the stream to judge */
+	ex_lock_give(&h->d->lock);
+	ex_stream_drop(s);
+	if (status && !alive) {
+		snprintf(why, sizeof why, "handshake: %s", text && text[0] ? text : "no answer");
+		ex_host_fail(h, why);
+	}
+}
+
+static int send_hello(struct fleet_host *h, struct ex_err *err)
+{
+	static const struct ex_stream_ops ops = {.message = hello_message, .closed = hello_closed};
+	const struct ex_dispatch_opts *o = &h->d->o;
+	Expertd__V1__HelloRequest q = EXPERTD__V1__HELLO_REQUEST__INIT;
+	struct ex_stream *s;
+	q.node = (char *)o->node;
+	q.version = (char *)o->version;
+	q.wire = EX_WIRE_VERSION;
+	q.model_digest = (char *)o->model_digest;
+	q.expert_groups = o->n_groups;
+	struct ex_out *out = ex_out_pack(&q.base);
+	if (!out)
+		return ex_err_set(err, -ENOMEM, "handshake: out of memory");
+	int rc = ex_stream_open(h->control, HELLO_PATH, o->connect_ms, true, &ops, h, err, &s);
+	if (rc) {
+		ex_out_free(out);
+		return rc;
+	}
+	ex_stream_send(s, out); /* when it fails, hello_closed tells why */
+	ex_stream_close_send(s);
+	return 0;
+}
+
+void ex_host_tick_control(struct fleet_host *h)
+{
+	struct ex_dispatch *d = h->d;
+	struct ex_err err = EX_ERR_INIT;
+	uint64_t now = ex_now_ns();
+	ex_lock_take(&d->lock);
+	bool wanted = !h->hello_good && !h->stream && now >= h->next_try_ns;
+	bool refresh = h->loading && h->hello_good && now - h->hello_ns >= EX_HELLO_REFRESH_MS * EX_NS_PER_MS;
+	bool go = (wanted || refresh) && !h->hello_pending && !d->stopping;
+	if (go) {
+		h->hello_pending = true;
+		h->hello_ns = now;
+	}
+	ex_lock_give(&d->lock);
+	if (!go || !send_hello(h, &err))
+		return;
+	ex_lock_take(&d->lock);
+	h->hello_pending = false;
+	ex_lock_give(&d->lock);
+	ex_host_fail(h, ex_err_text(&err));
+}
+
+/* --- the stream [data loop] ------------------------------------------------------------------------------ */
+
+/* False for a stream of the past, whose last words come late. */
+static bool is_current(const struct fleet_host *h, const struct ex_stream *s)
+{
+	ex_lock_take(&h->d->lock);
+	bool current = h->stream == s;
+	ex_lock_give(&h->d->lock);
+	return current;
+}
+
+/* Anything that comes in shows life; the first sign makes the host ready. False when s is a stream of the past. */
+static bool note_life(struct fleet_host *h, const struct ex_stream *s)
+{
+	bool news = false;
+	ex_lock_take(&h->d->lock);
+	bool current = h->stream == s;
+	if (current) {
+		h->heard_ns = ex_now_ns();
+		if (h->state != EX_HOST_READY)
+			news = set_state(h, EX_HOST_READY, "");
+	}
+	ex_lock_give(&h->d->lock);
+	if (news)
+		tell(h, EX_HOST_READY, "");
+	return current;
+}
+
+static int take_reply(struct fleet_host *h, const struct ex_stream *s, const struct ex_msg *m, struct ex_err *err)
+{
+	struct ex_frame_reply reply;
+	int rc = ex_frame_reply_parse(m, h->d->o.d_model, err, &reply);
+	if (rc)
+		return rc;
+	if (note_life(h, s) && reply.id)
+		rc = ex_fabric_receive(h, &reply, err);
+	ex_frame_reply_done(&reply);
+	return rc;
+}
+
+static void stream_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
+{
+	struct fleet_host *h = ctx;
+	struct ex_err err = EX_ERR_INIT;
+	int rc = take_reply(h, s, m, &err);
+	ex_msg_free(m);
+	if (rc && is_current(h, s))
+		ex_host_fail(h, ex_err_text(&err));
+}
+
+static void stream_closed(struct ex_stream *s, int status, const char *text, void *ctx)
+{
+	struct fleet_host *h = ctx;
+	char why[256];
+	if (!is_current(h, s))
+		return;
+	snprintf(why, sizeof why, "stream closed, status %d: %s", status, text && text[0] ? text : "no reason given");
+	ex_host_fail(h, why);
+}
+
+static void open_stream(struct fleet_host *h)
+{
+	static const struct ex_stream_ops ops = {.message = stream_message, .closed = stream_closed};
+	struct ex_dispatch *d = h->d;
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_stream *s;
+	if (ex_stream_open(h->data, DISPATCH_PATH, 0, true, &ops, h, &err, &s)) {
+		ex_host_fail(h, ex_err_text(&err));
+		return;
+	}
+	ex_lock_take(&d->lock);
+	bool wanted = h->hello_good && !d->stopping; /* a Hello may have failed meanwhile */
+	if (wanted) {
+		h->stream = s; /* its callbacks come on this thread: not before we are through */
+		h->heard_ns = ex_now_ns();
+	}
+	ex_lock_give(&d->lock);
+	if (!wanted) {
+		ex_stream_cancel(s);
+		ex_stream_drop(s);
+	}
+}
+
+static void send_heartbeat(struct ex_stream *s)
+{
+	Expertd__V1__DispatchRequest q = EXPERTD__V1__DISPATCH_REQUEST__INIT;
+	q.sent_ns = ex_now_ns();
+	struct ex_out *out = ex_out_pack(&q.base);
+	if (out)
+		ex_stream_send(s, out); /* when it fails, `closed` tells */
+}
+
+void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
+{
+	struct ex_dispatch *d = h->d;
+	uint64_t now = ex_now_ns(), silence_max = EX_HOST_MISSES_MAX * d->o.heartbeat_ms * EX_NS_PER_MS;
+	char why[128];
+	ex_lock_take(&d->lock);
+	bool open = h->hello_good && !h->stream && !d->stopping;
+	if (!trust_clock)
+		h->heard_ns = now; /* this process stood still: the peer is not to blame */
+	bool silent = h->stream && now - h->heard_ns > silence_max;
+	ex_lock_give(&d->lock);
+	if (silent) {
+		snprintf(why, sizeof why, "no heartbeat for %" PRIu64 " ms", silence_max / EX_NS_PER_MS);
+		ex_host_fail(h, why);
+		return;
+	}
+	if (open)
+		open_stream(h);
+	ex_lock_take(&d->lock);
+	struct ex_stream *s = h->stream && (beat || open) ? ex_stream_hold(h->stream) : NULL;
+	ex_lock_give(&d->lock);
+	if (s) {
+		send_heartbeat(s);
+		ex_stream_drop(s);
+	}
+}
+
+/* --- life ------------------------------------------------------------------------------------------------ */
+
+int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *address, struct ex_err *err)
+{
+	size_t y_bytes = (size_t)d->o.rows_max * EX_MIN(d->o.topk, d->o.n_groups) * d->o.d_model * sizeof(float);
+	*h = (struct fleet_host){.d = d, .address = address, .state = EX_HOST_JOINING, .state_ns = ex_now_ns()};
+	snprintf(h->name, sizeof h->name, "%s", address);
+	h->has = calloc((size_t)d->o.n_layers * d->o.n_groups, 1);
+	if (!h->has)
+		return ex_err_set(err, -ENOMEM, "dispatch: out of memory for host %s", address);
+	const struct ex_channel_opts control = {.target = address, .loop = d->o.loop_control};
+	const struct ex_channel_opts data = {
+		.target = address,
+		.loop = d->o.loop_data,
+		.message_bytes_max = EX_MIN(y_bytes + EX_FRAME_HEAD_BYTES_MAX, (size_t)EX_FRAME_BYTES_MAX),
+	};
+	int rc = ex_channel_new(&control, err, &h->control);
+	return rc ? rc : ex_channel_new(&data, err, &h->data);
+}
+
+void ex_host_close(struct fleet_host *h)
+{
+	if (!h->d)
+		return;
+	ex_lock_take(&h->d->lock);
+	struct ex_stream *stream = EX_TAKE(h->stream);
+	ex_lock_give(&h->d->lock);
+	if (stream) {
+		ex_stream_cancel(stream);
+		ex_stream_drop(stream);
+	}
+	ex_channel_free(h->control);
+	ex_channel_free(h->data);
+	free(h->has);
+}

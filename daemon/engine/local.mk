@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+libexpertd_la_SOURCES += \
+	daemon/engine/engine.h daemon/engine/engine.c daemon/engine/impl.h daemon/engine/step.c \
+	daemon/engine/request.c daemon/engine/request.h \
+	daemon/engine/scheduler.c daemon/engine/scheduler.h \
+	daemon/engine/kv.c daemon/engine/kv.h \
+	daemon/engine/sampler.c daemon/engine/sampler.h \
+	daemon/engine/text.c daemon/engine/text.h \
+	daemon/engine/plan.c daemon/engine/plan.h \
+	daemon/engine/dispatch.h daemon/engine/dispatch.c daemon/engine/view.c \
+	daemon/engine/fabric.h daemon/engine/fabric.c daemon/engine/host.c \
+	daemon/engine/service.h daemon/engine/service.c

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Router.Generate and Router.Tokenize. Layer L3.
+ *
+ * A call of Generate lives as long as its rpc or its request, whichever ends last: the rpc's callbacks come on the
+ * loop, the request's on the step thread, and they meet in the call's reference count only. */
+#include "engine/service.h"
+#include "base/mem.h"
+#include "engine/text.h"
+#include "expertd/router.pb-c.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#define SERVICE_MAGIC  0x65747572u
+#define LISTS_MAX      4          /* servers that list the methods */
+#define ASK_BYTES_MORE (64 << 10) /* of a request, beside the prompt */
+
+struct ex_router_service {
+	uint32_t magic;
+	struct ex_router_service_opts o;
+	struct ex_method methods[LISTS_MAX][3];
+	int n_lists;
+};
+
+struct call {
+	struct ex_router_service *s;
+	struct ex_rpc *rpc;
+	struct ex_request *request; /* [cq] NULL until it was submitted */
+	atomic_uint n_refs;
+};
+
+static void call_unref(struct call *c)
+{
+	if (atomic_fetch_sub_explicit(&c->n_refs, 1, memory_order_acq_rel) > 1)
+		return;
+	ex_rpc_drop(c->rpc);
+	free(c);
+}
+
+/* --- prompts --------------------------------------------------------------------------------------------- */
+
+struct prompt {
+	uint32_t *ids;
+	size_t n, cap;
+	bool starts_thinking;
+};
+
+static int encode_text(const struct ex_router_service *s, const char *text, struct ex_err *err, struct prompt *p)
+{
+	size_t n = strlen(text);
+	if (!s->o.tokenizer)
+		return ex_err_set(err, -ENOTSUP, "the model has no tokenizer: send token ids");
+	if (n > s->o.prompt_bytes_max)
+		return ex_err_set(
+			err, -E2BIG, "the prompt has %zu bytes, at most %u are taken", n, s->o.prompt_bytes_max);
+	unsigned flags = ex_tokenizer_bos(s->o.tokenizer) >= 0 ? EX_ENCODE_BOS : 0;
+	return ex_tokenizer_encode(s->o.tokenizer, text, n, flags, err, &p->ids, &p->n, &p->cap);
+}
+
+static int encode_chat(
+	const struct ex_router_service *s, const Expertd__V1__ChatPrompt *chat, struct ex_err *err, struct prompt *p)
+{
+	size_t bytes = 0;
+	if (!s->o.chat)
+		return ex_err_set(
+			err, -ENOTSUP, "the model has no chat template that is understood: send text or token ids");
+	EX_CLEANUP(ex_freep) struct ex_chat_message *m = ex_calloc(chat->n_messages, sizeof *m);
+	if (!m)
+		return ex_err_set(err, -ENOMEM, "prompt: out of memory");
+	for (size_t i = 0; i < chat->n_messages; i++) {
+		m[i] = (struct ex_chat_message){.role = chat->messages[i]->role, .content = chat->messages[i]->content};
+		bytes += strlen(m[i].content);
+	}
+	if (bytes > s->o.prompt_bytes_max)
+		return ex_err_set(
+			err, -E2BIG, "the messages have %zu bytes, at most %u are taken", bytes, s->o.prompt_bytes_max);
+	p->starts_thinking = ex_chat_starts_thinking(s->o.chat);
+	return ex_chat_encode(s->o.chat, m, chat->n_messages, err, &p->ids, &p->n, &p->cap);
+}
+
+static int copy_tokens(const Expertd__V1__TokenPrompt *tokens, struct ex_err *err, struct prompt *p)
+{
+	if (ex_grow(&p->ids, &p->cap, tokens->n_ids, sizeof *p->ids) < 0)
+		return ex_err_set(err, -ENOMEM, "prompt: out of memory");
+	if (tokens->n_ids)
+		memcpy(p->ids, tokens->ids, tokens->n_ids * sizeof *p->ids);
+	p->n = tokens->n_ids;
+	return 0;
+}
+
+/* A prompt that was not made by the template begins the answer inside the reasoning when its last think token opens. */
+static bool ends_thinking(const struct ex_router_service *s, const struct prompt *p)
+{
+	int64_t open, close;
+	ex_text_think_ids(s->o.tokenizer, s->o.chat, &open, &close);
+	for (size_t i = p->n; i-- > 0;) {
+		if ((int64_t)p->ids[i] == close)
+			return false;
+		if ((int64_t)p->ids[i] == open)
+			return true;
+	}
+	return false;
+}
+
+static int take_prompt(
+	const struct ex_router_service *s, const Expertd__V1__GenerateRequest *q, struct ex_err *err, struct prompt *p)
+{
+	int rc;
+	switch (q->prompt_case) {
+	case EXPERTD__V1__GENERATE_REQUEST__PROMPT_CHAT:
+		return encode_chat(s, q->chat, err, p);
+	case EXPERTD__V1__GENERATE_REQUEST__PROMPT_TEXT:
+		rc = encode_text(s, q->text, err, p);
+		break;
+	case EXPERTD__V1__GENERATE_REQUEST__PROMPT_TOKENS:
+		rc = copy_tokens(q->tokens, err, p);
+		break;
+	default:
+		return ex_err_set(err, -EINVAL, "the request has no prompt");
+	}
+	p->starts_thinking = !rc && ends_thinking(s, p);
+	return rc;
+}
+
+/* --- events to the client [step] ------------------------------------------------------------------------- */
+
+/* False when the client's buffer is full, or the call is over. */
+static bool send_reply(struct call *c, const Expertd__V1__GenerateReply *reply)
+{
+	if (ex_rpc_queued_bytes(c->rpc) > c->s->o.reply_bytes_max)
+		return false;
+	struct ex_out *out = ex_out_pack(&reply->base);
+	return out && ex_rpc_send(c->rpc, out) == 0;
+}
+
+static void on_started(void *ctx, struct ex_request *r, uint32_t prompt_tokens)
+{
+	struct call *c = ctx;
+	Expertd__V1__GenerateReply reply = EXPERTD__V1__GENERATE_REPLY__INIT;
+	Expertd__V1__Started started = EXPERTD__V1__STARTED__INIT;
+	started.request_id = (char *)ex_request_id(r);
+	started.prompt_tokens = prompt_tokens;
+	started.model = (char *)c->s->o.model_name;
+	reply.event_case = EXPERTD__V1__GENERATE_REPLY__EVENT_STARTED;
+	reply.started = &started;
+	send_reply(c, &reply); /* if it fails, the first delta tells the engine */
+}
+
+static void fill_logprob(const struct call *c, uint32_t id, float logprob, Expertd__V1__TokenLogprob *ret)
+{
+	size_t n = 0;
+	expertd__v1__token_logprob__init(ret);
+	ret->id = id;
+	ret->logprob = logprob;
+	if (c->s->o.tokenizer) {
+		ret->text.data = (uint8_t *)ex_tokenizer_bytes(c->s->o.tokenizer, id, &n);
+		ret->text.len = n;
+	}
+}
+
+static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
+{
+	struct call *c = ctx;
+	Expertd__V1__GenerateReply reply = EXPERTD__V1__GENERATE_REPLY__INIT;
+	Expertd__V1__Delta delta = EXPERTD__V1__DELTA__INIT;
+	Expertd__V1__TokenLogprob token, top[EX_TOP_LOGPROBS_MAX];
+	Expertd__V1__TokenLogprob *tokens[] = {&token}, *tops[EX_TOP_LOGPROBS_MAX];
+	(void)r;
+	assert(d->n_ids == 1);
+	if (d->text)
+		delta.text = (char *)d->text;
+	if (d->reasoning)
+		delta.reasoning = (char *)d->reasoning;
+	delta.n_ids = d->n_ids;
+	delta.ids = (uint32_t *)d->ids;
+	if (d->logprobs) {
+		fill_logprob(c, d->logprobs->id, d->logprobs->logprob, &token);
+		for (uint32_t i = 0; i < d->logprobs->n_top; i++) {
+			fill_logprob(c, d->logprobs->top[i].id, d->logprobs->top[i].logprob, &top[i]);
+			tops[i] = &top[i];
+		}
+		token.n_top = d->logprobs->n_top;
+		token.top = tops;
+		delta.n_logprobs = 1;
+		delta.logprobs = tokens;
+	}
+	if (d->logits) {
+		delta.logits.data = (uint8_t *)d->logits;
+		delta.logits.len = d->n_logits_bytes;
+	}
+	reply.event_case = EXPERTD__V1__GENERATE_REPLY__EVENT_DELTA;
+	reply.delta = &delta;
+	return send_reply(c, &reply);
+}
+
+static void on_finished(void *ctx, struct ex_request *r, const struct ex_finished *f)
+{
+	struct call *c = ctx;
+	Expertd__V1__GenerateReply reply = EXPERTD__V1__GENERATE_REPLY__INIT;
+	Expertd__V1__Finished finished = EXPERTD__V1__FINISHED__INIT;
+	(void)r;
+	finished.reason = (char *)ex_finish_name(f->reason);
+	if (f->error)
+		finished.error = (char *)f->error;
+	finished.prompt_tokens = f->prompt_tokens;
+	finished.completion_tokens = f->completion_tokens;
+	finished.reasoning_tokens = f->reasoning_tokens;
+	finished.queue_seconds = f->queue_s;
+	finished.first_token_seconds = f->first_token_s;
+	finished.total_seconds = f->total_s;
+	finished.rows_dispatched = f->rows_dispatched;
+	reply.event_case = EXPERTD__V1__GENERATE_REPLY__EVENT_FINISHED;
+	reply.finished = &finished;
+	if (send_reply(c, &reply))
+		ex_rpc_finish(c->rpc, EX_STATUS_OK, NULL);
+	else
+		ex_rpc_abort(c->rpc, EX_STATUS_RESOURCE_EXHAUSTED, f->error ? f->error : "the client does not read");
+	call_unref(c);
+}
+
+/* --- Generate [cq] --------------------------------------------------------------------------------------- */
+
+static struct ex_request_params request_params(
+	const Expertd__V1__GenerateRequest *q, const struct prompt *p, struct call *c)
+{
+	struct ex_request_params r = {
+		.ids = p->ids,
+		.n_ids = (uint32_t)p->n,
+		.max_tokens = q->max_tokens,
+		.sampling = {.top_p = 1},
+		.stop = (const char *const *)q->stop,
+		.n_stop = (uint32_t)q->n_stop,
+		.top_logprobs = q->top_logprobs,
+		.logprobs = q->logprobs,
+		.ignore_eos = q->ignore_eos,
+		.keep_special = q->keep_special,
+		.want_logits = q->want_logits != 0,
+		.starts_thinking = p->starts_thinking,
+		.sink = {.started = on_started, .delta = on_delta, .finished = on_finished, .ctx = c},
+	};
+	if (q->sampling)
+		r.sampling = (struct ex_sampling){
+			.temperature = q->sampling->temperature,
+			.top_p = q->sampling->top_p == 0 ? 1 : q->sampling->top_p,
+			.top_k = q->sampling->top_k,
+			.seed = q->sampling->seed,
+		};
+	return r;
+}
+
+static int check_model(const struct ex_router_service *s, const char *model, struct ex_err *err)
+{
+	if (model[0] && strcmp(model, s->o.model_name) != 0)
+		return ex_err_set(err, -ENOENT, "model '%s' is not served here, '%s' is", model, s->o.model_name);
+	return 0;
+}
+
+static int submit(struct call *c, const Expertd__V1__GenerateRequest *q, struct ex_err *err)
+{
+	struct prompt p = {0};
+	int rc = check_model(c->s, q->model, err);
+	if (!rc)
+		rc = take_prompt(c->s, q, err, &p);
+	if (!rc && p.n > UINT32_MAX)
+		rc = ex_err_set(err, -E2BIG, "the prompt has %zu tokens", p.n);
+	if (!rc) {
+		const struct ex_request_params params = request_params(q, &p, c);
+		atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed); /* the request's, until on_finished */
+		rc = ex_engine_submit(c->s->o.engine, &params, err, &c->request);
+		if (rc)
+			atomic_fetch_sub_explicit(&c->n_refs, 1, memory_order_relaxed);
+	}
+	free(p.ids);
+	return rc;
+}
+
+static int generate_start(struct ex_rpc *rpc, void *ctx)
+{
+	struct call *c = calloc(1, sizeof *c);
+	if (!c)
+		return -ENOMEM;
+	c->s = ctx;
+	c->rpc = ex_rpc_hold(rpc);
+	atomic_init(&c->n_refs, 1);
+	ex_rpc_set_data(rpc, c);
+	return 0;
+}
+
+static void generate_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
+{
+	struct call *c = ex_rpc_data(rpc);
+	struct ex_err err = EX_ERR_INIT;
+	ProtobufCMessage *q = ex_msg_unpack(m, &expertd__v1__generate_request__descriptor);
+	(void)ctx;
+	ex_msg_free(m);
+	int rc = q ? submit(c, (const Expertd__V1__GenerateRequest *)q, &err)
+		   : ex_err_set(&err, -EINVAL, "the request is malformed");
+	if (q)
+		protobuf_c_message_free_unpacked(q, NULL);
+	if (rc)
+		ex_rpc_finish_errno(rpc, rc, ex_err_text(&err));
+}
+
+static void generate_done(struct ex_rpc *rpc, bool cancelled, void *ctx)
+{
+	struct call *c = ex_rpc_data(rpc);
+	(void)ctx;
+	if (c->request && cancelled)
+		ex_request_cancel(c->request);
+	c->request = ex_request_unref(c->request);
+	call_unref(c);
+}
+
+/* --- Tokenize [cq] --------------------------------------------------------------------------------------- */
+
+static int tokenize(
+	const struct ex_router_service *s, const Expertd__V1__TokenizeRequest *q, struct ex_err *err, struct prompt *p)
+{
+	switch (q->prompt_case) {
+	case EXPERTD__V1__TOKENIZE_REQUEST__PROMPT_TEXT:
+		return encode_text(s, q->text, err, p);
+	case EXPERTD__V1__TOKENIZE_REQUEST__PROMPT_CHAT:
+		return encode_chat(s, q->chat, err, p);
+	default:
+		return ex_err_set(err, -EINVAL, "the request has no prompt");
+	}
+}
+
+static void tokenize_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
+{
+	struct ex_router_service *s = ctx;
+	struct ex_err err = EX_ERR_INIT;
+	struct prompt p = {0};
+	Expertd__V1__TokenizeReply reply = EXPERTD__V1__TOKENIZE_REPLY__INIT;
+	ProtobufCMessage *q = ex_msg_unpack(m, &expertd__v1__tokenize_request__descriptor);
+	ex_msg_free(m);
+	int rc = q ? tokenize(s, (const Expertd__V1__TokenizeRequest *)q, &err, &p)
+		   : ex_err_set(&err, -EINVAL, "the request is malformed");
+	reply.n_ids = p.n;
+	reply.ids = p.ids;
+	struct ex_out *out = rc ? NULL : ex_out_pack(&reply.base);
+	if (!rc && !out)
+		rc = ex_err_set(&err, -ENOMEM, "reply: out of memory");
+	if (out)
+		ex_rpc_send(rpc, out);
+	if (rc)
+		ex_rpc_finish_errno(rpc, rc, ex_err_text(&err));
+	else
+		ex_rpc_finish(rpc, EX_STATUS_OK, NULL);
+	free(p.ids);
+	if (q)
+		protobuf_c_message_free_unpacked(q, NULL);
+}
+
+/* --- the service ----------------------------------------------------------------------------------------- */
+
+int ex_router_service_new(const struct ex_router_service_opts *o, struct ex_router_service **ret)
+{
+	struct ex_router_service *s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	s->magic = SERVICE_MAGIC;
+	s->o = *o;
+	*ret = s;
+	return 0;
+}
+
+struct ex_router_service *ex_router_service_free(struct ex_router_service *s)
+{
+	if (s) {
+		EX_CHECK_OBJ(s, SERVICE_MAGIC);
+		s->magic = 0;
+		free(s);
+	}
+	return NULL;
+}
+
+const struct ex_method *ex_router_service_methods(struct ex_router_service *s, int loop_i)
+{
+	EX_CHECK_OBJ(s, SERVICE_MAGIC);
+	assert(s->n_lists < LISTS_MAX);
+	struct ex_method *list = s->methods[s->n_lists++];
+	list[0] = (struct ex_method){
+		.path = "/expertd.v1.Router/Generate",
+		.loop_i = loop_i,
+		.message_bytes_max = (size_t)s->o.prompt_bytes_max + ASK_BYTES_MORE,
+		.start = generate_start,
+		.message = generate_message,
+		.done = generate_done,
+		.ctx = s,
+	};
+	list[1] = (struct ex_method){
+		.path = "/expertd.v1.Router/Tokenize",
+		.loop_i = loop_i,
+		.message_bytes_max = (size_t)s->o.prompt_bytes_max + ASK_BYTES_MORE,
+		.message = tokenize_message,
+		.ctx = s,
+	};
+	return list;
+}

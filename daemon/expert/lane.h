@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Dispatch streams, one lane each. Private to the Experts service. Layer L2. */
+#ifndef EX_EXPERT_LANE_H
+#define EX_EXPERT_LANE_H
+
+#include "expert/pool.h"
+#include "expert/service.h"
+#include <stdatomic.h>
+
+/* What the lanes of a service share; outlives them. */
+struct ex_lane_env {
+	struct ex_executor *executor;
+	struct ex_pool *pool;
+	uint32_t d_model, n_experts;
+	size_t reply_bytes_max, in_flight_bytes_max;
+	_Atomic uint32_t n_in_flight; /* frames */
+};
+
+/* The method's callbacks; its ctx is a struct ex_lane_env. */
+int ex_lane_start(struct ex_rpc *rpc, void *ctx);
+void ex_lane_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx);
+void ex_lane_half_close(struct ex_rpc *rpc, void *ctx);
+void ex_lane_done(struct ex_rpc *rpc, bool cancelled, void *ctx);
+
+#endif

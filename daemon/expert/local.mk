@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+
+libexpertd_la_SOURCES += \
+	daemon/expert/conformance.c daemon/expert/conformance.h daemon/expert/conformance_fork.c \
+	daemon/expert/elf.c daemon/expert/elf.h \
+	daemon/expert/executor.c daemon/expert/executor.h \
+	daemon/expert/lane.c daemon/expert/lane.h \
+	daemon/expert/loader.c daemon/expert/loader.h \
+	daemon/expert/pool.c daemon/expert/pool.h \
+	daemon/expert/reference.c daemon/expert/reference.h \
+	daemon/expert/registry.c daemon/expert/registry.h \
+	daemon/expert/service.c daemon/expert/service.h
+daemon/expert/loader.lo: build/id.h

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One call at the server, from request to done. Private to net/. Layer L1. */
+#ifndef EX_NET_RPC_H
+#define EX_NET_RPC_H
+
+#include "net/server.h"
+#include <grpc/grpc.h>
+
+#define EX_RPC_PEER_MAX 96
+
+/* What the server gives the calls of one method. */
+struct ex_rpc_env {
+	const struct ex_method *method; /* NULL: any other path, answered UNIMPLEMENTED */
+	struct ex_server *server;
+	struct ex_loop *loop;
+	void *registered; /* gRPC's handle of the path */
+	/* A request was matched by a call, or failed for good (the server is stopping). [cq] */
+	void (*taken)(struct ex_rpc_env *env, bool ok);
+	/* After the last callback of a call; it must not be touched any more. [cq] */
+	void (*ended)(struct ex_rpc_env *env);
+	/* Names the peer of a call by what gRPC calls it. buf: EX_RPC_PEER_MAX bytes. */
+	void (*name_peer)(struct ex_rpc_env *env, const char *grpc_peer, char *buf);
+};
+
+/* Asks gRPC for the next call of env's method; `taken` follows, and after taken(ok) `ended` does. -ENOMEM, -ESHUTDOWN:
+ * neither will. [any] */
+int ex_rpc_request(grpc_server *server, struct ex_rpc_env *env);
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Servers: methods, listening, graceful stop. Layer L1. */
+#include "net/server.h"
+
+#include "base/clock.h"
+#include "base/lock.h"
+#include "base/mem.h"
+#include "net/listen.h"
+#include "net/rpc.h"
+#include "net/service.h"
+#include "net/tag.h"
+#include <ctype.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SERVER_MAGIC      UINT32_C(0x73727672)
+#define REQUESTS_WAITING  4 /* per method: calls taken at once before the loop has come round */
+#define OWN_METHODS       (EX_HEALTH_METHODS + EX_REFLECTION_METHODS)
+#define KEEPALIVE_MS      10000
+#define KEEPALIVE_WAIT_MS 5000
+#define CLIENT_PING_MS    500 /* how often a client may ping */
+
+/* The methods of one server, and one more for unknown paths. */
+struct route {
+	struct ex_rpc_env env; /* first: an env is its route */
+	unsigned n_waiting;    /* requests that no call has taken; guarded by server->lock */
+};
+
+struct ex_server {
+	uint32_t magic;
+	grpc_server *grpc;
+	int port;
+	struct ex_unix_listener *listener; /* NULL: TCP */
+	struct ex_health *health;
+	struct ex_reflection *reflection;
+	struct ex_service_list services;
+	struct ex_method methods[EX_SERVER_METHODS_MAX + OWN_METHODS];
+	struct route routes[EX_SERVER_METHODS_MAX + OWN_METHODS + 1];
+	size_t n_methods, n_routes;
+	struct ex_tag on_shutdown;
+
+	struct ex_lock lock;
+	pthread_cond_t changed;
+	unsigned n_open; /* requests and calls that gRPC or a loop holds; guarded by lock */
+	bool stopping;   /* guarded by lock */
+	bool started;    /* [main] */
+	bool shut_down;  /* gRPC says so; guarded by lock */
+};
+
+/* --- requests and calls ---------------------------------------------------------------------------------- */
+
+/* Keeps REQUESTS_WAITING requests open for the route. An allocation that fails is made up for at the next call. */
+static void request_calls(struct route *r)
+{
+	struct ex_server *s = r->env.server;
+	ex_lock_take(&s->lock);
+	unsigned n = s->stopping ? 0 : REQUESTS_WAITING - r->n_waiting;
+	r->n_waiting += n;
+	s->n_open += n;
+	ex_lock_give(&s->lock);
+	while (n && !ex_rpc_request(s->grpc, &r->env))
+		n--;
+	if (!n)
+		return;
+	ex_lock_take(&s->lock);
+	r->n_waiting -= n;
+	s->n_open -= n;
+	pthread_cond_broadcast(&s->changed);
+	ex_lock_give(&s->lock);
+}
+
+static void ended(struct ex_rpc_env *env)
+{
+	struct ex_server *s = env->server;
+	ex_lock_take(&s->lock);
+	s->n_open--;
+	pthread_cond_broadcast(&s->changed);
+	ex_lock_give(&s->lock);
+}
+
+static void taken(struct ex_rpc_env *env, bool ok)
+{
+	struct route *r = (struct route *)env;
+	struct ex_server *s = env->server;
+	ex_lock_take(&s->lock);
+	r->n_waiting--;
+	ex_lock_give(&s->lock);
+	if (ok)
+		request_calls(r);
+	else
+		ended(env);
+}
+
+/* "ipv4:127.0.0.1:40312" → "127.0.0.1:40312", "ipv6:%5B::1%5D:9" → "[::1]:9", "fd:7" → "unix:uid=0,pid=71". */
+static void name_peer(struct ex_rpc_env *env, const char *grpc_peer, char *buf)
+{
+	struct ex_server *s = env->server;
+	if (s->listener && !strncmp(grpc_peer, "fd:", 3)) {
+		ex_unix_listener_name_peer(s->listener, atoi(grpc_peer + 3), buf, EX_RPC_PEER_MAX);
+		return;
+	}
+	const char *from = strchr(grpc_peer, ':');
+	from = from ? from + 1 : grpc_peer;
+	size_t n = 0;
+	while (*from && n + 1 < EX_RPC_PEER_MAX) {
+		unsigned byte;
+		if (*from == '%' && isxdigit((unsigned char)from[1]) && sscanf(from + 1, "%2x", &byte) == 1 &&
+			from[2]) {
+			buf[n++] = (char)byte;
+			from += 3;
+		} else {
+			buf[n++] = *from++;
+		}
+	}
+	buf[n] = '\0';
+}
+
+/* --- start ------------------------------------------------------------------------------------------------------- */
+
+static int add_methods(struct ex_server *s, const struct ex_server_opts *o, struct ex_err *err)
+{
+	for (const struct ex_method *m = o->methods; m->path; m++) {
+		if (s->n_methods == EX_SERVER_METHODS_MAX)
+			return ex_err_set(err, -ENOSPC, "a server has at most %d methods", EX_SERVER_METHODS_MAX);
+		if (m->loop_i < 0 || (size_t)m->loop_i >= o->n_loops || ex_service_list_add(&s->services, m->path))
+			return ex_err_set(
+				err, -EINVAL, "method '%s' of loop %d does not fit the server", m->path, m->loop_i);
+		s->methods[s->n_methods++] = *m;
+	}
+	int rc = ex_health_new(&s->services, &s->health);
+	if (!rc)
+		rc = ex_reflection_new(&s->services, &s->reflection);
+	if (rc)
+		return ex_err_errno(err, rc, "failed to make the health and reflection services");
+	int loop_i = (int)o->n_loops - 1;
+	ex_health_methods(s->health, loop_i, s->methods + s->n_methods);
+	s->n_methods += EX_HEALTH_METHODS;
+	ex_reflection_methods(s->reflection, loop_i, s->methods + s->n_methods);
+	s->n_methods += EX_REFLECTION_METHODS;
+	for (size_t i = s->n_methods - OWN_METHODS; i < s->n_methods; i++) {
+		rc = ex_service_list_add(&s->services, s->methods[i].path);
+		if (rc)
+			return ex_err_errno(err, rc, "failed to list service of '%s'", s->methods[i].path);
+	}
+	return 0;
+}
+
+static void add_routes(struct ex_server *s, const struct ex_server_opts *o)
+{
+	for (size_t i = 0; i <= s->n_methods; i++) {
+		struct route *r = &s->routes[s->n_routes++];
+		r->env = (struct ex_rpc_env){.server = s, .taken = taken, .ended = ended, .name_peer = name_peer};
+		r->env.loop = o->loops[0];
+		if (i == s->n_methods) /* the last one: unknown methods */
+			break;
+		r->env.method = &s->methods[i];
+		r->env.loop = o->loops[s->methods[i].loop_i];
+		r->env.registered =
+			grpc_server_register_method(s->grpc, s->methods[i].path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
+		assert(r->env.registered); /* NULL: a path given twice */
+	}
+}
+
+static grpc_arg int_arg(const char *key, int value)
+{
+	return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
+}
+
+static grpc_server *create_server(const struct ex_server *s, bool bulk)
+{
+	size_t max = EX_SERVER_MESSAGE_BYTES_MAX;
+	for (size_t i = 0; i < s->n_methods; i++)
+		max = EX_MAX(max, s->methods[i].message_bytes_max);
+	assert(max <= INT32_MAX);
+	grpc_arg args[] = {
+		int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* else two processes would share a port without a word */
+		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max),
+		int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, EX_SERVER_STREAMS_MAX),
+		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+		int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_WAIT_MS),
+		int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+		int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+		int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, CLIENT_PING_MS),
+		int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+		int_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0), /* from here on: bulk only */
+		int_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 32 << 20),
+		int_arg(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 4 << 20),
+		int_arg(GRPC_ARG_TCP_READ_CHUNK_SIZE, 4 << 20),
+	};
+	grpc_channel_args a = {.num_args = EX_ARRAY_LEN(args) - (bulk ? 0 : 4), .args = args};
+	return grpc_server_create(&a, NULL);
+}
+
+static int listen_tcp(struct ex_server *s, const char *listen, struct ex_err *err)
+{
+	char address[EX_ADDRESS_MAX];
+	int rc = ex_listen_tcp_check(listen, err, address);
+	if (rc)
+		return rc;
+	grpc_server_credentials *insecure = grpc_insecure_server_credentials_create();
+	s->port = grpc_server_add_http2_port(s->grpc, address, insecure);
+	grpc_server_credentials_release(insecure);
+	if (s->port <= 0)
+		return ex_err_set(err, -EADDRINUSE, "failed to listen on '%s': the port was taken meanwhile", listen);
+	return 0;
+}
+
+static void on_shutdown(struct ex_tag *t, bool ok)
+{
+	struct ex_server *s = EX_CONTAINER_OF(t, struct ex_server, on_shutdown);
+	(void)ok;
+	ex_lock_take(&s->lock);
+	s->shut_down = true;
+	pthread_cond_broadcast(&s->changed);
+	ex_lock_give(&s->lock);
+}
+
+static int start(struct ex_server *s, const struct ex_server_opts *o, struct ex_err *err)
+{
+	int rc = add_methods(s, o, err);
+	if (rc)
+		return rc;
+	s->grpc = create_server(s, o->bulk);
+	for (size_t i = 0; i < o->n_loops; i++)
+		grpc_server_register_completion_queue(s->grpc, ex_loop_queue(o->loops[i]), NULL);
+	add_routes(s, o);
+	rc = ex_listen_unix_path(o->listen) ? ex_unix_listener_new(o, err, &s->listener)
+					    : listen_tcp(s, o->listen, err);
+	if (rc)
+		return rc;
+	grpc_server_start(s->grpc);
+	s->started = true;
+	for (size_t i = 0; i < s->n_routes; i++)
+		request_calls(&s->routes[i]);
+	if (s->listener)
+		rc = ex_unix_listener_start(s->listener, s->grpc);
+	return rc ? ex_err_errno(err, rc, "failed to accept on '%s'", o->listen) : 0;
+}
+
+int ex_server_start(const struct ex_server_opts *o, struct ex_err *err, struct ex_server **ret)
+{
+	assert(o->n_loops > 0 && o->listen && o->methods);
+	struct ex_server *s = ex_calloc(1, sizeof *s);
+	if (!s)
+		return ex_err_errno(err, -ENOMEM, "failed to start a server on '%s'", o->listen);
+	s->magic = SERVER_MAGIC;
+	s->on_shutdown.fn = on_shutdown;
+	ex_lock_init(&s->lock, "server");
+	ex_cond_init(&s->changed);
+	int rc = start(s, o, err);
+	if (rc) {
+		ex_server_stop(s, 0);
+		return rc;
+	}
+	*ret = s;
+	return 0;
+}
+
+int ex_server_port(const struct ex_server *s)
+{
+	return s->port;
+}
+
+void ex_server_set_serving(struct ex_server *s, bool serving)
+{
+	EX_CHECK_OBJ(s, SERVER_MAGIC);
+	ex_health_set(s->health, serving);
+}
+
+/* --- stop -------------------------------------------------------------------------------------------------------- */
+
+/* Waits until gRPC has shut down and every call has ended; until_ns: ex_now_ns time, UINT64_MAX: for ever. False: time
+ * is up. */
+static bool wait_ended(struct ex_server *s, uint64_t until_ns)
+{
+	bool in_time = true;
+	ex_lock_take(&s->lock);
+	while ((s->n_open || !s->shut_down) && in_time)
+		in_time = ex_cond_wait_until(&s->changed, &s->lock, until_ns);
+	bool ended_all = !s->n_open && s->shut_down;
+	ex_lock_give(&s->lock);
+	return ended_all;
+}
+
+static void shut_down(struct ex_server *s, unsigned grace_ms)
+{
+	ex_lock_take(&s->lock);
+	s->stopping = true;
+	ex_lock_give(&s->lock);
+	if (s->listener)
+		ex_unix_listener_stop(s->listener);
+	ex_health_set(s->health, false);
+	EX_TAG_GIVEN(&s->on_shutdown);
+	grpc_server_shutdown_and_notify(s->grpc, ex_loop_queue(s->routes[0].env.loop), &s->on_shutdown);
+	ex_health_end(s->health);
+	if (!wait_ended(s, ex_now_ns() + grace_ms * EX_NS_PER_MS)) {
+		grpc_server_cancel_all_calls(s->grpc);
+		while (!wait_ended(s, ex_now_ns() + EX_NS_PER_S))
+			;
+	}
+}
+
+struct ex_server *ex_server_stop(struct ex_server *s, unsigned grace_ms)
+{
+	if (!s)
+		return NULL;
+	EX_CHECK_OBJ(s, SERVER_MAGIC);
+	if (s->started)
+		shut_down(s, grace_ms);
+	if (s->grpc)
+		grpc_server_destroy(s->grpc);
+	s->listener = ex_unix_listener_free(s->listener);
+	ex_health_free(s->health);
+	ex_reflection_free(s->reflection);
+	ex_lock_done(&s->lock);
+	pthread_cond_destroy(&s->changed);
+	s->magic = 0;
+	free(s);
+	return NULL;
+}

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+# Built by `make check`, so that they stay sound; run by `./bootstrap bench`.
+BENCHMARKS = tests/bench/bench_dispatch tests/bench/bench_ffn
+check_PROGRAMS += $(BENCHMARKS)
+EXTRA_DIST += tests/bench/run.py tests/bench/fleet_speed.py
+tests_bench_bench_dispatch_SOURCES = tests/bench/bench_dispatch.c
+tests_bench_bench_dispatch_LDADD = libexpertd.la $(JEMALLOC_LIBS)
+tests_bench_bench_ffn_SOURCES = tests/bench/bench_ffn.c tests/bench/peak.c tests/bench/peak.h
+tests_bench_bench_ffn_LDADD = libexpertd.la
+
+.PHONY: benchmarks
+benchmarks: $(BENCHMARKS)

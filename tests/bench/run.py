@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every benchmark once and prints its table; docs/PERFORMANCE.md quotes them. With --json, one object on stdout."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def cpu_name():
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--root", required=True)
+    p.add_argument("--build", required=True)
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--only", default="", help="dispatch, ffn or fleet")
+    a = p.parse_args()
+    programs = {
+        "dispatch": [os.path.join(a.build, "tests/bench/bench_dispatch")],
+        "ffn": [os.path.join(a.build, "tests/bench/bench_ffn")],
+        "fleet": [sys.executable, os.path.join(HERE, "fleet_speed.py"), "--root", os.path.abspath(a.root)],
+    }
+    out = {"date": datetime.date.today().isoformat(), "cpu": cpu_name(), "cores": os.cpu_count()}
+    if not a.json:
+        print(f"{out['date']} · {out['cpu']} · {out['cores']} cores")
+    for name, argv in programs.items():
+        if a.only and name != a.only:
+            continue
+        if a.json:
+            out[name] = json.loads(subprocess.run([*argv, "--json"], check=True, stdout=subprocess.PIPE, cwd=a.build).stdout)
+        else:
+            print(f"\n== {name}", flush=True)
+            subprocess.run(argv, check=True, cwd=a.build)
+    if a.json:
+        json.dump(out, sys.stdout, indent=1)
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

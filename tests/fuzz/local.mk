@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# A target is tests/fuzz/fuzz_<what>.c with LLVMFuzzerTestOneInput, and its corpus is tests/fuzz/corpus/fuzz_<what>/.
+# With --enable-fuzz (CC=clang) it becomes a libFuzzer program; `make fuzz FUZZ_SECONDS=60` runs each that long. Without, replay.c
+# is its main() and `make check` runs the corpus and small damages of it.
+FUZZ_TARGETS = tests/fuzz/fuzz_frame tests/fuzz/fuzz_model_config tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_tokenizer
+FUZZ_SECONDS = 20
+
+if FUZZ
+noinst_PROGRAMS += $(FUZZ_TARGETS)
+FUZZ_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+FUZZ_MAIN =
+
+.PHONY: fuzz
+fuzz: $(FUZZ_TARGETS)
+	@for t in $(FUZZ_TARGETS); do \
+		n=$${t##*/}; \
+		mkdir -p tests/fuzz/found/$$n; \
+		./$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=tests/fuzz/found/$$n- \
+			tests/fuzz/found/$$n $(srcdir)/tests/fuzz/corpus/$$n || exit 1; \
+	done
+else
+check_PROGRAMS += $(FUZZ_TARGETS)
+TESTS += $(FUZZ_TARGETS)
+FUZZ_LDFLAGS = $(AM_LDFLAGS)
+FUZZ_MAIN = tests/fuzz/replay.c
+endif
+
+noinst_HEADERS += tests/fuzz/fuzz.h
+EXTRA_DIST += tests/fuzz/corpus
+
+tests_fuzz_fuzz_frame_SOURCES = tests/fuzz/fuzz_frame.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_frame_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_frame_LDADD = libexpertd.la
+
+tests_fuzz_fuzz_model_config_SOURCES = tests/fuzz/fuzz_model_config.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_model_config_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_model_config_LDADD = libexpertd.la
+
+tests_fuzz_fuzz_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_safetensors_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_safetensors_LDADD = libexpertd.la
+
+tests_fuzz_fuzz_tokenizer_SOURCES = tests/fuzz/fuzz_tokenizer.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_tokenizer_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_tokenizer_LDADD = libexpertd.la

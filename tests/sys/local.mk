@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+# Whole-system tests run against an installed tree: ./bootstrap check, or tests/sys/run.py --help.
+EXTRA_DIST += tests/requirements.txt tests/sys/run.py tests/sys/fleet.py tests/sys/clients.py tests/sys/demo.py \
+	tests/sys/b01_generate.py tests/sys/b02_bits.py tests/sys/b03_grpcio.py \
+	tests/sys/f01_lost_host.py tests/sys/f02_clients.py tests/sys/f03_strangers.py tests/sys/f04_hostile_peers.py tests/sys/f05_limits.py \
+	tests/sys/o01_config.py tests/sys/o02_bad_models.py tests/sys/o03_operations.py tests/sys/o04_odd_starts.py tests/sys/o10_systemd.py tests/sys/b04_eval.py tests/sys/machine.sh
+
+
+# A third-party gRPC client against net/
+check_PROGRAMS += tests/sys/rpc_server
+tests_sys_rpc_server_SOURCES = tests/sys/rpc_server.c
+tests_sys_rpc_server_LDADD = libexpertd.la
+TESTS += tests/sys/grpcio_net.py
+EXTRA_DIST += tests/sys/grpcio_net.py tests/tsan.supp

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: every mistake is named with file, line, key and what is allowed; nothing starts on a wrong one."""
+
+import os
+import socket
+import subprocess
+
+from fleet import expect, expect_equal, free_ports, ini
+
+
+def run(f, *args):
+    return subprocess.run([f.expertd, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+
+def good(f):
+    return {
+        "node": {"name": "h1", "listen": f"127.0.0.1:{free_ports(1)[0]}", "admin": os.path.join(f.dir, "a.sock"),
+                 "state": os.path.join(f.dir, "state")},
+        "model": {"path": f.model},
+        "expert": {"shards": "auto", "plugin": "cpu", "threads": 1},
+    }
+
+
+def check(f, text, *wanted):
+    """--check-config on `text` fails and says all of `wanted`; the daemon itself does not start on it either."""
+    path = os.path.join(f.dir, "expertd.conf")
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(text)
+    for args in (["--check-config"], []):
+        p = run(f, *args, "--config", path)
+        expect(p.returncode != 0, f"accepted: {text}")
+        for w in wanted:
+            expect(w in p.stderr, f"{w!r} is not in the message for\n{text}\n{p.stderr}")
+
+
+def test_good_is_accepted(case):
+    with case.fleet() as f:
+        path = os.path.join(f.dir, "expertd.conf")
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(ini(good(f)))
+        p = run(f, "--check-config", "--config", path)
+        expect_equal(p.returncode, 0, f"--check-config: {p.stderr}")
+
+
+def test_mistakes_are_named(case):
+    with case.fleet() as f:
+        base = ini(good(f))
+        path = os.path.join(f.dir, "expertd.conf")
+        line = base[:base.index("threads")].count("\n") + 1
+        check(f, base.replace("threads = 1", "thraeds = 1"), path, f":{line}", "thraeds", "threads")
+        check(f, base.replace("threads = 1", "threads = many"), path, f":{line}", "threads", "many")
+        check(f, base.replace("threads = 1", "threads = 0"), "threads", "1")
+        check(f, base + "[exprt]\nx = 1\n", "exprt", "expert")
+        check(f, base.replace("shards = auto", "shards = L1//E0"), "shards", "L1//E0")
+        check(f, base.replace(f"path = {f.model}", "path = /nonexistent/model"), "/nonexistent/model")
+        check(f, base.replace("plugin = cpu", "plugin = quantum"), "quantum")
+        check(f, base.replace("[model]\n", "[model]\nnonsense\n"), path)
+
+
+def test_two_owners_of_a_port(case):
+    with case.fleet() as f:
+        sections = good(f)
+        sections["router"] = {"listen": sections["node"]["listen"]}
+        check(f, ini(sections), sections["node"]["listen"], "listen")
+
+
+def test_socket_path_too_long(case):
+    with case.fleet() as f:
+        sections = good(f)
+        sections["node"]["admin"] = os.path.join(f.dir, "a" * 120)
+        check(f, ini(sections), "admin", "107")
+
+
+def test_missing_file(case):
+    with case.fleet() as f:
+        p = run(f, "--config", "/nonexistent/expertd.conf")
+        expect(p.returncode != 0 and "/nonexistent/expertd.conf" in p.stderr, p.stderr)
+
+
+def test_drop_ins_and_dump(case):
+    """A drop-in wins over the file, and --dump-config says where each value is from."""
+    with case.fleet() as f:
+        path = os.path.join(f.dir, "expertd.conf")
+        os.makedirs(path + ".d")
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(ini(good(f)))
+        with open(os.path.join(path + ".d", "50-more.conf"), "w", encoding="utf-8") as out:
+            out.write("[expert]\nthreads = 2\n")
+        p = run(f, "--dump-config", "--config", path)
+        expect_equal(p.returncode, 0, p.stderr)
+        row = [x for x in p.stdout.splitlines() if x.startswith("threads")]
+        expect(any("2" in x and "50-more.conf:2" in x for x in row), f"threads and its origin: {row}")
+
+
+def test_port_in_use(case):
+    with case.fleet() as f:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            s.listen()
+            port = s.getsockname()[1]
+            h1 = f.expert("h1", "auto", start=False, port=port)
+            h1.start(wait=False)
+            expect(h1.process.wait(60) != 0, "started on a port in use")
+            expect(str(port) in h1.log() and "in use" in h1.log().lower(), f"the port is not named: {h1.log_tail()}")
+            h1.process = None
+
+
+def test_reload(case):
+    """SIGHUP applies what is reloadable, and says what needs a restart."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto")
+        with open(h1.config_path, encoding="utf-8") as file:
+            text = file.read()
+        h1.write_config(text.replace("[node]", "[node]\nlog_level = debug").replace("threads = 1", "threads = 2"))
+        r = h1.ctl_json("reload")
+        expect(any("log_level" in x for x in r["changed"]), f"changed: {r}")
+        expect(any("threads" in x for x in r["needs_restart"]), f"needs_restart: {r}")
+        h1.write_config("[node]\nname = \n")
+        p = h1.ctl("reload", check=False)
+        expect(p.returncode == 1 and h1.alive(), "a wrong file must be refused, the daemon living on")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator sees: status, lists, events, metrics, exit codes, a signal's effect."""
+
+import re
+import signal
+
+from fleet import expect, expect_equal, wait_until
+
+QUESTION = "What is 347 + 589?"
+
+
+def test_status_and_lists(case):
+    with case.fleet() as f:
+        r1, h1, _ = f.two_hosts()
+        s = r1.ctl_json("status")
+        expect_equal((s["node"], s["state"], s["roles"]), ("r1", "ready", ["router"]), "node, state, roles")
+        expect_equal(s["model_arch"], "deepseek_v3", "architecture")
+        shards = s["router"]["shards"]
+        expect_equal((s["router"]["shards_covered"], s["router"]["hosts_ready"]), (shards, 2), "coverage")
+        r1.generate(QUESTION)
+        hosts = {h["name"]: h for h in r1.ctl_json("host", "list")["hosts"]}
+        expect_equal(sorted(hosts), ["h1", "h2"], "hosts")
+        for h in hosts.values():
+            expect_equal((h["state"], h["shards"]), ("ready", shards // 2), f"state and shards of {h['name']}")
+            expect(h["rows"] > 0 and h["rtt_p50_seconds"] > 0, f"{h['name']} counts no rows or no time")
+        seen = r1.ctl_json("shard", "list")["shards"]
+        expect_equal(len(seen), shards, "shards that the router sees")
+        expect(all(x["hosts"] for x in seen), "a shard without a host")
+        own = h1.ctl_json("shard", "list", "L1/*")["shards"]
+        expect_equal({x["info"]["layer"] for x in own}, {1}, "layers of the glob L1/*")
+        expect(all(x["info"]["state"] == "ready" and len(x["info"]["identity"]) == 64 for x in own), "state and identity")
+        plugins = {p["name"] for p in h1.ctl_json("plugin", "list")["plugins"]}
+        expect(plugins >= {"cpu", "ref"}, f"plugins: {plugins}")
+        for text in (r1.ctl("status").stdout, r1.ctl("host", "list").stdout, h1.ctl("shard", "list").stdout):
+            expect("{" not in text and len(text.splitlines()) >= 3, f"not a screen for people:\n{text}")
+
+
+def test_events(case):
+    """Becoming ready, losing a host and its return are events, numbered and with MESSAGE_IDs; --follow streams them."""
+    with case.fleet() as f:
+        r1, _, h2 = f.two_hosts()
+        follower = r1.spawn("--json", "events", "--follow")
+        h2.kill()
+        wait_until("the host is down", lambda: any(h["state"] == "down" for h in r1.ctl_json("host", "list")["hosts"]))
+        h2.start()
+        wait_until("the host is back", lambda: all(h["state"] == "ready" for h in r1.ctl_json("host", "list")["hosts"]))
+        follower.send_signal(signal.SIGINT)
+        out, _ = follower.communicate(timeout=20)
+        names = re.findall(r'"name":\s*"([A-Z_]+)"', out)
+        expect("DAEMON_READY" in names, f"no DAEMON_READY in {names}")
+        for needle in ("DOWN", "READY"):
+            expect(any(needle in n and "HOST" in n for n in names), f"no HOST_.. event with {needle} in {names}")
+        expect(all(len(x) == 32 for x in re.findall(r'"message_id":\s*"([^"]*)"', out)), "a MESSAGE_ID is not 32 digits")
+
+
+def test_metrics(case):
+    with case.fleet() as f:
+        r1, h1, _ = f.two_hosts()
+        r1.generate(QUESTION)
+        text = r1.ctl("metrics").stdout
+        tokens = int(float(re.search(r"^expertd_generation_tokens_total (\S+)$", text, re.M).group(1)))
+        expect(tokens > 5, f"generated tokens: {tokens}")
+        for name in ("expertd_num_requests_running", "expertd_kv_cache_usage_perc", "expertd_time_to_first_token_seconds_bucket",
+                     'expertd_dispatch_rows_total{host="h1"}', "expertd_request_success_total{finished_reason=\"stop\"}"):
+            expect(name in text, f"{name} is not exposed:\n{text[:3000]}")
+        for line in text.splitlines():
+            expect(re.fullmatch(r"# (HELP|TYPE) .*|[a-z0-9_:]+(\{[^}]*\})? (\S+)", line), f"not Prometheus text: {line!r}")
+        expect("expertd_expert_rows_total" in h1.ctl("metrics").stdout, "the host counts no expert rows")
+
+
+def test_exit_codes(case):
+    with case.fleet() as f:
+        expect_equal(f.ctl("--socket", f.dir + "/none.sock", "status", check=False).returncode, 3, "no daemon")
+        for wrong in (["stats"], ["host"], ["chat", "--top-p=2", "x"], ["chat", "--nonsense"], ["generate"], ["model", "synth"], []):
+            expect_equal(f.ctl(*wrong, check=False).returncode, 2, f"exit status of {wrong}")
+        expect_equal(f.ctl("model", "show", "/nonexistent", check=False).returncode, 1, "a model that is not there")
+        expect_equal(f.ctl("--help").returncode, 0, "--help")
+        words = f.ctl("__complete", "host").stdout.split()
+        expect("list" in words and "--json" in words, f"completion after 'host': {words}")
+
+
+def test_model_show_and_synth(case):
+    with case.fleet() as f:
+        shown = f.ctl("--json", "model", "show", f.model).stdout
+        expect("deepseek_v3" in shown, shown)
+        config = f.model + "/config.json"
+        for out in ("a", "b"):
+            f.ctl("model", "synth", f"--config={config}", "--seed=5", f"--out={f.dir}/{out}")
+        with open(f.dir + "/a/model.safetensors", "rb") as a, open(f.dir + "/b/model.safetensors", "rb") as b:
+            expect(a.read() == b.read(), "the same seed wrote other bytes")
+        p = f.ctl("model", "synth", f"--config={config}", f"--out={f.dir}/a", check=False)
+        expect_equal(p.returncode, 1, "writing over a checkpoint")
+
+
+def test_plugin_check(case):
+    with case.fleet() as f:
+        for name in ("ref", "cpu"):
+            p = f.ctl("plugin", "check", f"{f.root}/lib/expertd/plugins/{name}.so", timeout=300)
+            expect("FAIL" not in p.stdout, p.stdout)
+        p = f.ctl("plugin", "check", f.root + "/bin/expertctl", check=False)
+        expect_equal(p.returncode, 1, "a program is no plugin")
+        expect("expertctl" in p.stdout + p.stderr, "the file is not named")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+# One cmocka program per module: base/err.c -> tests/unit/test_err.c. Each module's block stands by itself.
+noinst_HEADERS += tests/unit/unit.h
+
+UNIT_MODEL = tests/unit/test_dtype tests/unit/test_model_config tests/unit/test_synth tests/unit/test_safetensors \
+	tests/unit/test_weights tests/unit/test_show
+check_PROGRAMS += $(UNIT_MODEL)
+TESTS += $(UNIT_MODEL)
+tests_unit_test_dtype_SOURCES = tests/unit/test_dtype.c
+tests_unit_test_dtype_LDADD = $(TEST_LIBS)
+tests_unit_test_model_config_SOURCES = tests/unit/test_model_config.c
+tests_unit_test_model_config_LDADD = $(TEST_LIBS)
+tests_unit_test_synth_SOURCES = tests/unit/test_synth.c tests/unit/model_dir.h
+tests_unit_test_synth_LDADD = $(TEST_LIBS)
+tests_unit_test_safetensors_SOURCES = tests/unit/test_safetensors.c tests/unit/model_dir.h
+tests_unit_test_safetensors_LDADD = $(TEST_LIBS)
+tests_unit_test_weights_SOURCES = tests/unit/test_weights.c tests/unit/model_dir.h
+tests_unit_test_weights_LDADD = $(TEST_LIBS)
+tests_unit_test_show_SOURCES = tests/unit/test_show.c tests/unit/model_dir.h
+tests_unit_test_show_LDADD = $(TEST_LIBS)
+
+UNIT_BASE = tests/unit/test_err tests/unit/test_str
+check_PROGRAMS += $(UNIT_BASE)
+TESTS += $(UNIT_BASE)
+tests_unit_test_err_SOURCES = tests/unit/test_err.c
+tests_unit_test_err_LDADD = $(TEST_LIBS)
+tests_unit_test_str_SOURCES = tests/unit/test_str.c
+tests_unit_test_str_LDADD = $(TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_shard
+TESTS += tests/unit/test_shard
+tests_unit_test_shard_SOURCES = tests/unit/test_shard.c
+tests_unit_test_shard_LDADD = $(TEST_LIBS)
+
+UNIT_SERVICES = tests/unit/test_lock tests/unit/test_log tests/unit/test_metrics tests/unit/test_addr tests/unit/test_params \
+	tests/unit/test_config tests/unit/test_fleet tests/unit/test_http tests/unit/test_admin
+check_PROGRAMS += $(UNIT_SERVICES)
+TESTS += $(UNIT_SERVICES)
+tests_unit_test_lock_SOURCES = tests/unit/test_lock.c
+tests_unit_test_lock_LDADD = $(TEST_LIBS)
+tests_unit_test_log_SOURCES = tests/unit/test_log.c
+tests_unit_test_log_LDADD = $(TEST_LIBS)
+tests_unit_test_metrics_SOURCES = tests/unit/test_metrics.c
+tests_unit_test_metrics_LDADD = $(TEST_LIBS)
+tests_unit_test_addr_SOURCES = tests/unit/test_addr.c
+tests_unit_test_addr_LDADD = $(TEST_LIBS)
+tests_unit_test_params_SOURCES = tests/unit/test_params.c
+tests_unit_test_params_LDADD = $(TEST_LIBS)
+tests_unit_test_config_SOURCES = tests/unit/test_config.c
+tests_unit_test_config_LDADD = $(TEST_LIBS)
+tests_unit_test_fleet_SOURCES = tests/unit/test_fleet.c
+tests_unit_test_fleet_LDADD = $(TEST_LIBS)
+tests_unit_test_admin_SOURCES = tests/unit/test_admin.c
+tests_unit_test_admin_LDADD = $(TEST_LIBS)
+tests_unit_test_http_SOURCES = tests/unit/test_http.c
+tests_unit_test_http_LDADD = $(TEST_LIBS)
+
+# trunk and engine; ref_ops is a scalar backend
+noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h
+UNIT_TRUNK = tests/unit/test_rope tests/unit/test_kv tests/unit/test_sampler tests/unit/test_scheduler \
+	tests/unit/test_plan tests/unit/test_stop tests/unit/test_trunk \
+	tests/unit/test_engine tests/unit/test_dispatch tests/unit/test_dispatch_fleet tests/unit/test_router_service
+check_PROGRAMS += $(UNIT_TRUNK)
+TESTS += $(UNIT_TRUNK)
+tests_unit_test_rope_SOURCES = tests/unit/test_rope.c
+tests_unit_test_rope_LDADD = $(TEST_LIBS)
+tests_unit_test_kv_SOURCES = tests/unit/test_kv.c
+tests_unit_test_kv_LDADD = $(TEST_LIBS)
+tests_unit_test_sampler_SOURCES = tests/unit/test_sampler.c
+tests_unit_test_sampler_LDADD = $(TEST_LIBS)
+tests_unit_test_scheduler_SOURCES = tests/unit/test_scheduler.c
+tests_unit_test_scheduler_LDADD = $(TEST_LIBS)
+tests_unit_test_plan_SOURCES = tests/unit/test_plan.c
+tests_unit_test_plan_LDADD = $(TEST_LIBS)
+tests_unit_test_stop_SOURCES = tests/unit/test_stop.c
+tests_unit_test_stop_LDADD = $(TEST_LIBS)
+tests_unit_test_trunk_SOURCES = tests/unit/test_trunk.c tests/unit/small_model.c tests/unit/ref_ops.c
+tests_unit_test_trunk_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_engine_SOURCES = tests/unit/test_engine.c tests/unit/small_model.c tests/unit/ref_ops.c
+tests_unit_test_engine_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_dispatch_SOURCES = tests/unit/test_dispatch.c tests/unit/fake_host.c
+tests_unit_test_dispatch_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_dispatch_fleet_SOURCES = tests/unit/test_dispatch_fleet.c tests/unit/small_model.c
+tests_unit_test_dispatch_fleet_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_router_service_SOURCES = tests/unit/test_router_service.c tests/unit/small_model.c tests/unit/ref_ops.c
+tests_unit_test_router_service_LDADD = $(TEST_LIBS) -lm
+
+# tokenizer
+noinst_HEADERS += tests/unit/small_tokenizer.h
+UNIT_TOKENIZER = tests/unit/test_tokenizer tests/unit/test_detok tests/unit/test_chat
+check_PROGRAMS += $(UNIT_TOKENIZER)
+TESTS += $(UNIT_TOKENIZER)
+tests_unit_test_tokenizer_SOURCES = tests/unit/test_tokenizer.c
+tests_unit_test_tokenizer_LDADD = $(TEST_LIBS)
+tests_unit_test_detok_SOURCES = tests/unit/test_detok.c
+tests_unit_test_detok_LDADD = $(TEST_LIBS)
+tests_unit_test_chat_SOURCES = tests/unit/test_chat.c
+tests_unit_test_chat_LDADD = $(TEST_LIBS)
+
+
+UNIT_NET = tests/unit/test_loop tests/unit/test_frame tests/unit/test_experts_service tests/unit/test_msg tests/unit/test_server_client
+check_PROGRAMS += $(UNIT_NET)
+TESTS += $(UNIT_NET)
+tests_unit_test_loop_SOURCES = tests/unit/test_loop.c
+tests_unit_test_loop_LDADD = $(TEST_LIBS)
+tests_unit_test_experts_service_SOURCES = tests/unit/test_experts_service.c
+tests_unit_test_experts_service_LDADD = $(TEST_LIBS)
+tests_unit_test_frame_SOURCES = tests/unit/test_frame.c
+tests_unit_test_frame_LDADD = $(TEST_LIBS)
+tests_unit_test_msg_SOURCES = tests/unit/test_msg.c
+tests_unit_test_msg_LDADD = $(TEST_LIBS)
+tests_unit_test_server_client_SOURCES = tests/unit/test_server_client.c tests/unit/server_pair.c tests/unit/server_pair.h
+tests_unit_test_server_client_LDADD = $(TEST_LIBS)
+
+# Modules for the loader's test: a good one, and variants with one deviation each.
+check_LTLIBRARIES += tests/unit/plugins/example.la tests/unit/plugins/variant.la tests/unit/plugins/best.la tests/unit/plugins/unfit.la \
+	tests/unit/plugins/bad_major.la tests/unit/plugins/bad_minor.la tests/unit/plugins/bad_size.la tests/unit/plugins/no_run.la \
+	tests/unit/plugins/no_symbol.la
+TEST_PLUGIN_LDFLAGS = $(PLUGIN_LDFLAGS) -rpath /nowhere
+tests_unit_plugins_example_la_SOURCES = tests/unit/plugins/example.c
+tests_unit_plugins_example_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_example_la_LIBADD = -lm
+tests_unit_plugins_variant_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_variant_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_best_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_best_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_SCORE=50
+tests_unit_plugins_best_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_unfit_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_unfit_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_SCORE=0
+tests_unit_plugins_unfit_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_bad_major_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_bad_major_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_MAJOR=2
+tests_unit_plugins_bad_major_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_bad_minor_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_bad_minor_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_MINOR=99
+tests_unit_plugins_bad_minor_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_bad_size_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_bad_size_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_SIZE=40
+tests_unit_plugins_bad_size_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_no_run_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_no_run_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_RUN=NULL
+tests_unit_plugins_no_run_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_no_symbol_la_SOURCES = tests/unit/plugins/variant.c
+tests_unit_plugins_no_symbol_la_CPPFLAGS = $(AM_CPPFLAGS) -DV_SYMBOL=another_name
+tests_unit_plugins_no_symbol_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+
+check_PROGRAMS += tests/unit/test_loader
+TESTS += tests/unit/test_loader
+tests_unit_test_loader_SOURCES = tests/unit/test_loader.c
+tests_unit_test_loader_LDADD = $(TEST_LIBS)
+
+# Registry and executor, with a plugin that fails and dawdles on demand.
+check_LTLIBRARIES += tests/unit/plugins/fake.la
+tests_unit_plugins_fake_la_SOURCES = tests/unit/plugins/fake.c
+tests_unit_plugins_fake_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+noinst_HEADERS += tests/unit/expert_setup.h
+check_PROGRAMS += tests/unit/test_registry tests/unit/test_executor
+TESTS += tests/unit/test_registry tests/unit/test_executor
+tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
+tests_unit_test_registry_LDADD = $(TEST_LIBS)
+tests_unit_test_executor_SOURCES = tests/unit/test_executor.c
+tests_unit_test_executor_LDADD = $(TEST_LIBS)
+
+# The example with one mistake each, for the conformance suite's test.
+check_LTLIBRARIES += tests/unit/plugins/wrong_inexact.la \
+	tests/unit/plugins/wrong_crashes.la \
+	tests/unit/plugins/wrong_leaks.la \
+	tests/unit/plugins/wrong_company.la \
+	tests/unit/plugins/wrong_hangs.la \
+	tests/unit/plugins/wrong_any_device.la \
+	tests/unit/plugins/wrong_any_dtype.la
+tests_unit_plugins_wrong_inexact_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_inexact_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=INEXACT
+tests_unit_plugins_wrong_inexact_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_inexact_la_LIBADD = -lm
+tests_unit_plugins_wrong_crashes_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_crashes_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=CRASHES
+tests_unit_plugins_wrong_crashes_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_crashes_la_LIBADD = -lm
+tests_unit_plugins_wrong_leaks_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_leaks_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=LEAKS
+tests_unit_plugins_wrong_leaks_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_leaks_la_LIBADD = -lm
+tests_unit_plugins_wrong_company_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_company_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=COMPANY
+tests_unit_plugins_wrong_company_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_company_la_LIBADD = -lm
+tests_unit_plugins_wrong_hangs_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_hangs_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=HANGS
+tests_unit_plugins_wrong_hangs_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_hangs_la_LIBADD = -lm
+tests_unit_plugins_wrong_any_device_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_any_device_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=ANY_DEVICE
+tests_unit_plugins_wrong_any_device_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_any_device_la_LIBADD = -lm
+tests_unit_plugins_wrong_any_dtype_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_any_dtype_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=ANY_DTYPE
+tests_unit_plugins_wrong_any_dtype_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_any_dtype_la_LIBADD = -lm
+check_PROGRAMS += tests/unit/test_conformance
+TESTS += tests/unit/test_conformance
+tests_unit_test_conformance_SOURCES = tests/unit/test_conformance.c
+tests_unit_test_conformance_LDADD = $(TEST_LIBS)
+
+TESTS += tests/unit/check_example.sh
+EXTRA_DIST += tests/unit/check_example.sh docs/PLUGINS.md

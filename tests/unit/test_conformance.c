@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* expert/conformance: our own plugins and the documented example pass; every planted mistake fails the check that is there for it, and no other;
+ * a crash is a result. */
+#include "unit.h"
+
+#include "config.h"
+#include "expert/conformance.h"
+#include <stdio.h>
+#include <string.h>
+
+#ifdef EX_SANITIZED
+#define N_SANITIZED 1 /* the leak check is skipped */
+#else
+#define N_SANITIZED 0
+#endif
+
+struct results {
+	struct ex_check c[32];
+	size_t n;
+	char under_way[48];
+};
+
+static void keep(void *ctx, const struct ex_check *c)
+{
+	struct results *r = ctx;
+	if (c->result == EX_CHECK_BEGINS) {
+		snprintf(r->under_way, sizeof r->under_way, "%s", c->name);
+		return;
+	}
+	assert_string_equal(c->name, r->under_way);
+	assert_true(r->n < EX_ARRAY_LEN(r->c));
+	r->c[r->n++] = *c;
+}
+
+static int run(const char *dir, const char *name, bool forked, unsigned hang_s, struct results *r)
+{
+	struct ex_err err = EX_ERR_INIT;
+	const struct ex_conformance_opts o = {
+		.path = name, .loader = {.dir = dir}, .hang_s = hang_s, .report = keep, .ctx = r};
+	memset(r, 0, sizeof *r);
+	return forked ? ex_conformance_run_forked(&o, &err) : (int)ex_conformance_run(&o);
+}
+
+static const struct ex_check *find(const struct results *r, const char *name)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (strcmp(r->c[i].name, name) == 0)
+			return &r->c[i];
+	fail_msg("no check '%s'", name);
+	return NULL;
+}
+
+static void expect_clean(const char *dir, const char *name, size_t n_skipped)
+{
+	struct results r;
+	size_t n = 0;
+	for (int forked = 0; forked < 2; forked++, n = 0) {
+		int n_failed = run(dir, name, forked, 0, &r);
+		for (size_t i = 0; i < r.n; i++) {
+			if (r.c[i].result == EX_CHECK_FAIL)
+				fail_msg("%s: %s: %s", name, r.c[i].name, r.c[i].detail);
+			n += r.c[i].result == EX_CHECK_SKIP;
+		}
+		assert_int_equal(n_failed, 0);
+		assert_int_equal(n, n_skipped + N_SANITIZED);
+		assert_int_equal(r.n, 16);
+	}
+}
+
+static void test_good(void **state)
+{
+	(void)state;
+	expect_clean(".libs", "cpu", 0);
+	expect_clean(".libs", "ref", 0);
+	expect_clean("tests/unit/plugins/.libs", "example", 3); /* f32 only */
+}
+
+static void test_mistakes(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *plugin, *check, *detail;
+		unsigned hang_s;
+	} row[] = {
+		{"wrong_inexact", "parity f32", "instead of", 0},
+		{"wrong_crashes", "parity f32", "SIGSEGV", 0},
+		{"wrong_company", "batch invariance", "alone", 0},
+		{"wrong_hangs", "parity f32", "killed", 2},
+		{"wrong_any_device", "open", "-ENODEV", 0},
+		{"wrong_any_dtype", "refusals", "unknown dtype", 0},
+		{"wrong_leaks", "leaks", "memory grew", 0},
+		{"bad_major", "load", "major version", 0},
+		{"absent", "load", "No such file", 0},
+	};
+	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
+		struct results r;
+		if (N_SANITIZED && strcmp(row[i].check, "leaks") == 0)
+			continue;
+		if (run("tests/unit/plugins/.libs", row[i].plugin, true, row[i].hang_s, &r) < 1)
+			fail_msg("%s: nothing failed", row[i].plugin);
+		const struct ex_check *c = find(&r, row[i].check);
+		if (c->result != EX_CHECK_FAIL || !strstr(c->detail, row[i].detail))
+			fail_msg("%s: %s: %d: %s", row[i].plugin, row[i].check, c->result, c->detail);
+	}
+}
+
+static void test_unfit_is_skipped(void **state)
+{
+	(void)state;
+	struct results r;
+	assert_int_equal(run("tests/unit/plugins/.libs", "unfit", true, 0, &r), 0);
+	assert_int_equal(find(&r, "probe")->result, EX_CHECK_SKIP);
+	assert_string_equal(find(&r, "probe")->detail, "the variant says so");
+	assert_int_equal(find(&r, "parity f32")->result, EX_CHECK_SKIP);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_mistakes),
+		cmocka_unit_test(test_unfit_is_skipped),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
