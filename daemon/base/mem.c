@@ -3,6 +3,7 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,19 +114,71 @@ static size_t read_number(const char *path, const char *key)
 	return value;
 }
 
-/* What a cgroup (v2, or v1's memory controller) leaves: limit - usage. SIZE_MAX without a limit. */
-static size_t cgroup_room(void)
+/* Files of a memory cgroup: v2, or v1's memory controller. */
+struct cgroup_files {
+	const char *mount, *limit, *used,
+		*cache; /* cache: the line of memory.stat with file pages that go when memory is wanted */
+};
+static const struct cgroup_files cgroup_v1 = {
+	"/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "};
+static const struct cgroup_files cgroup_v2 = {"", "memory.max", "memory.current", "inactive_file "};
+
+/* The memory cgroup that a /proc/PID/cgroup names, its path into path. NULL: none. */
+static const struct cgroup_files *find_cgroup(const char *proc_file, char path[static PATH_MAX])
 {
-	static const char *const files[][2] = {
-		{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-		{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"},
-	};
-	for (size_t i = 0; i < EX_ARRAY_LEN(files); i++) {
-		size_t limit = read_number(files[i][0], NULL), used = read_number(files[i][1], NULL);
-		if (limit != SIZE_MAX && used != SIZE_MAX)
-			return limit > used ? limit - used : 0;
+	char line[PATH_MAX + 64];
+	const struct cgroup_files *found = NULL;
+	FILE *f = fopen(proc_file, "re");
+	if (!f)
+		return NULL;
+	while (fgets(line, sizeof line, f)) {
+		char *names = strchr(line, ':'), *at = names ? strchr(++names, ':') : NULL;
+		if (!at)
+			continue;
+		*at++ = '\0';
+		bool is_v1 = false, is_v2 = !*names;
+		for (char *name; (name = strsep(&names, ","));)
+			is_v1 |= strcmp(name, "memory") == 0;
+		if (!is_v1 && (!is_v2 || found))
+			continue;
+		found = is_v1 ? &cgroup_v1 : &cgroup_v2;
+		at[strcspn(at, "\n")] = '\0';
+		snprintf(path, PATH_MAX, "%s", at);
 	}
-	return SIZE_MAX;
+	fclose(f);
+	return found;
+}
+
+static size_t read_cgroup(
+	const struct cgroup_files *c, const char *root, const char *path, const char *file, const char *key)
+{
+	char name[2 * PATH_MAX];
+	int n = snprintf(name, sizeof name, "%s%s%s/%s", root, c->mount, path, file);
+	return n < (int)sizeof name ? read_number(name, key) : SIZE_MAX;
+}
+
+/* What one level leaves: limit - usage, but for the cache. SIZE_MAX without a limit. */
+static size_t level_room(const struct cgroup_files *c, const char *root, const char *path)
+{
+	size_t limit = read_cgroup(c, root, path, c->limit, NULL), used = read_cgroup(c, root, path, c->used, NULL);
+	size_t cache = read_cgroup(c, root, path, "memory.stat", c->cache);
+	if (limit == SIZE_MAX || used == SIZE_MAX)
+		return SIZE_MAX;
+	if (cache != SIZE_MAX)
+		used -= EX_MIN(cache, used);
+	return limit > used ? limit - used : 0;
+}
+
+size_t ex_mem_cgroup_room(const char *proc_file, const char *root)
+{
+	char path[PATH_MAX] = "";
+	size_t room = SIZE_MAX;
+	const struct cgroup_files *c = find_cgroup(proc_file, path);
+	for (char *end = c ? path + strlen(path) : NULL; end; end = strrchr(path, '/')) {
+		*end = '\0';
+		room = EX_MIN(room, level_room(c, root, path));
+	}
+	return room;
 }
 
 size_t ex_mem_available(void)
@@ -133,7 +186,7 @@ size_t ex_mem_available(void)
 	size_t kib = read_number("/proc/meminfo", "MemAvailable:");
 	if (kib == SIZE_MAX)
 		return 0;
-	size_t room = cgroup_room();
+	size_t room = ex_mem_cgroup_room("/proc/self/cgroup", "/sys/fs/cgroup");
 	return EX_MIN(kib * 1024, room);
 }
 

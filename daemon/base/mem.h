@@ -30,6 +30,9 @@ EX_DEFINE_CLEANUP(struct ex_arena, ex_arena_free)
 
 /* Memory that this process could still use, in bytes: MemAvailable, further limited by its cgroup. 0 when unknown. [any] */
 size_t ex_mem_available(void);
+/* What the cgroup that proc_file (/proc/self/cgroup) names, and each above it up to root (/sys/fs/cgroup), leaves; page cache that can go is
+ * not counted as used. SIZE_MAX without a limit. [any] */
+size_t ex_mem_cgroup_room(const char *proc_file, const char *root);
 /* This process's resident set, in bytes. [any] */
 size_t ex_mem_resident(void);
 

@@ -19,11 +19,13 @@ tests_unit_test_weights_LDADD = $(TEST_LIBS)
 tests_unit_test_show_SOURCES = tests/unit/test_show.c tests/unit/model_dir.h
 tests_unit_test_show_LDADD = $(TEST_LIBS)
 
-UNIT_BASE = tests/unit/test_err tests/unit/test_str
+UNIT_BASE = tests/unit/test_err tests/unit/test_mem tests/unit/test_str
 check_PROGRAMS += $(UNIT_BASE)
 TESTS += $(UNIT_BASE)
 tests_unit_test_err_SOURCES = tests/unit/test_err.c
 tests_unit_test_err_LDADD = $(TEST_LIBS)
+tests_unit_test_mem_SOURCES = tests/unit/test_mem.c
+tests_unit_test_mem_LDADD = $(TEST_LIBS)
 tests_unit_test_str_SOURCES = tests/unit/test_str.c
 tests_unit_test_str_LDADD = $(TEST_LIBS)
 
