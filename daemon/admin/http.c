@@ -115,7 +115,8 @@ int ex_metrics_http_start(const char *listen_text, struct ex_err *err, struct ex
 		return fd;
 	}
 	h->port = bound_port(fd);
-	h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL, on_request, h,
+	/* AUTO: not select(), which cannot serve a descriptor above 1023, and clients may hold those below */
+	h->daemon = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD, 0, NULL, NULL, on_request, h,
 		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S, MHD_OPTION_END);
 	if (!h->daemon) {

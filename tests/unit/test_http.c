@@ -5,8 +5,11 @@
 #include "admin/http.h"
 #include "base/metrics.h"
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -76,12 +79,35 @@ static void test_port_in_use(void **state)
 	assert_int_equal(ex_metrics_http_start("nonsense", &err, &other), -EINVAL);
 }
 
+/* A router with many clients has no low descriptors left: metrics come all the same. */
+static void test_high_descriptors(void **state)
+{
+	struct rlimit limit;
+	int held[FD_SETSIZE], n = 0;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	if (limit.rlim_max < FD_SETSIZE + 64)
+		skip();
+	if (limit.rlim_cur < FD_SETSIZE + 64) {
+		limit.rlim_cur = FD_SETSIZE + 64;
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	}
+	while (n < FD_SETSIZE && (held[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < FD_SETSIZE)
+		assert_true(held[n++] >= 0);
+	assert_non_null(strstr(ask("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "HTTP/1.1 200"));
+	teardown(state);
+	assert_int_equal(setup(state), 0);
+	assert_non_null(strstr(ask("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "HTTP/1.1 200"));
+	while (n)
+		close(held[--n]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_get, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_others_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_port_in_use, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_high_descriptors, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
