@@ -79,9 +79,22 @@ static bool is_wildcard(const char *host)
 	return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
 }
 
+/* One host written in two ways: another case, another spelling of IPv6, localhost. */
+static bool same_host(const char *a, const char *b)
+{
+	struct in6_addr x, y;
+	if (strcasecmp(a, b) == 0)
+		return true;
+	if (strcasecmp(b, "localhost") == 0)
+		return same_host(b, a);
+	if (strcasecmp(a, "localhost") == 0)
+		return strcmp(b, "127.0.0.1") == 0 || (inet_pton(AF_INET6, b, &x) == 1 && IN6_IS_ADDR_LOOPBACK(&x));
+	return inet_pton(AF_INET6, a, &x) == 1 && inet_pton(AF_INET6, b, &y) == 1 && IN6_ARE_ADDR_EQUAL(&x, &y);
+}
+
 bool ex_addr_clash(const struct ex_addr *a, const struct ex_addr *b)
 {
 	if (a->port != b->port || a->port == 0)
 		return false;
-	return strcasecmp(a->host, b->host) == 0 || is_wildcard(a->host) || is_wildcard(b->host);
+	return same_host(a->host, b->host) || is_wildcard(a->host) || is_wildcard(b->host);
 }

@@ -83,6 +83,12 @@ static void test_clash(void **state)
 	assert_true(clash("127.0.0.1:80", "127.0.0.1:80"));
 	assert_true(clash("0.0.0.0:80", "127.0.0.1:80"));
 	assert_true(clash("[::]:80", "127.0.0.1:80"));
+	assert_true(clash("localhost:80", "127.0.0.1:80"));
+	assert_true(clash("LOCALHOST:80", "[::1]:80"));
+	assert_true(clash("[::1]:80", "[0:0:0:0:0:0:0:1]:80"));
+	assert_true(clash("[FD00::2]:80", "[fd00:0::2]:80"));
+	assert_false(clash("localhost:80", "127.0.0.2:80"));
+	assert_false(clash("[::1]:80", "[::2]:80"));
 	assert_false(clash("127.0.0.1:80", "127.0.0.2:80"));
 	assert_false(clash("127.0.0.1:80", "127.0.0.1:81"));
 	assert_false(clash("127.0.0.1:0", "127.0.0.1:0"));
