@@ -14,6 +14,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#define GROUP_BYTES_MAX ((size_t)4 << 20)
+
 /* "FILE:LINE: [section] key = value: <text>", or without an origin when the value is the default. */
 EX_PRINTF(4, 5)
 static void wrong(struct ex_config_errors *e, const struct ex_params *p, enum ex_param_id id, const char *fmt, ...)
@@ -41,6 +43,22 @@ int ex_config_log_level(const struct ex_params *p)
 {
 	static const int level[] = {LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG};
 	return level[p->node_log_level];
+}
+
+int ex_config_group(const char *name, gid_t *ret)
+{
+	struct group g, *found = NULL;
+	int rc = ERANGE;
+	/* the whole group with its members has to fit */
+	for (size_t n = 1024; n <= GROUP_BYTES_MAX && rc == ERANGE; n *= 4) {
+		EX_CLEANUP(ex_freep) char *buf = malloc(n);
+		if (!buf)
+			return -ENOMEM;
+		rc = getgrnam_r(name, &g, buf, n, &found);
+		if (rc == 0 && found)
+			*ret = g.gr_gid;
+	}
+	return rc ? -rc : found ? 0 : -ENOENT;
 }
 
 /* --- gaps ------------------------------------------------------------------------------------------------ */
@@ -193,8 +211,11 @@ static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 		check_router(p, e);
 	if (ex_config_is_expert(p))
 		check_plugin(p, EX_P_expert_plugin, p->expert_plugin, p->expert_plugin_dir, e);
-	if (*p->node_admin_group && !getgrnam(p->node_admin_group))
-		wrong(e, p, EX_P_node_admin_group, "there is no such group");
+	gid_t gid;
+	int rc = *p->node_admin_group ? ex_config_group(p->node_admin_group, &gid) : 0;
+	if (rc < 0)
+		wrong(e, p, EX_P_node_admin_group, "%s",
+			rc == -ENOENT ? "there is no such group" : strerrordesc_np(-rc));
 	if (!*p->node_admin)
 		wrong(e, p, EX_P_node_admin, "a socket path is needed");
 	if (!*p->node_state)

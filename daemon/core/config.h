@@ -4,6 +4,7 @@
 #define EX_CORE_CONFIG_H
 
 #include "core/conffile.h"
+#include <sys/types.h>
 
 #define EX_CONFIG_DEFAULT EX_SYSCONF_DIR "/expertd.conf"
 
@@ -23,6 +24,9 @@ static inline bool ex_config_is_router(const struct ex_params *p)
 {
 	return p->there[EX_SECTION_router];
 }
+
+/* The id of a group; -ENOENT when there is none of that name. [any] */
+int ex_config_group(const char *name, gid_t *ret);
 
 /* The syslog priority of [node] log_level. */
 int ex_config_log_level(const struct ex_params *p);

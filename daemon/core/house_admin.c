@@ -122,9 +122,11 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		.each_plugin = each_plugin,
 		.ctx = h,
 	};
-	const struct group *g = *p->node_admin_group ? getgrnam(p->node_admin_group) : NULL;
-	h->admin_gid = g ? g->gr_gid : (gid_t)-1;
-	int rc = ex_admin_new(&o, err, &h->admin);
+	h->admin_gid = (gid_t)-1;
+	int rc = *p->node_admin_group ? ex_config_group(p->node_admin_group, &h->admin_gid) : 0;
+	if (rc < 0)
+		return ex_err_errno(err, rc, "[node] admin_group: cannot find group %s", p->node_admin_group);
+	rc = ex_admin_new(&o, err, &h->admin);
 	if (rc < 0)
 		return rc;
 	if (o.is_router)

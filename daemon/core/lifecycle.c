@@ -29,6 +29,7 @@ struct watched {
 };
 
 struct life {
+	struct ex_lock reloading; /* one reload at a time, the later one sees the later files; before `lock` */
 	struct ex_lock lock;      /* of params: main and the admin loop read and reload them */
 	struct ex_params *params; /* guarded by lock once the house is there */
 	const char *const *files;
@@ -73,6 +74,19 @@ static void note_change(void *ctx, const struct ex_param *row, bool taken)
 		c->changed(c->fn_ctx, name, taken);
 }
 
+static int refuse_reload(struct ex_config_errors *errors, struct ex_err *err)
+{
+	char *rest = errors->text.s;
+	ex_err_set(err, -EINVAL, "%s", errors->text.s ? errors->text.s : "out of memory");
+	for (char *line; rest && (line = strsep(&rest, "\n"));)
+		if (*line)
+			ex_log(LOG_ERR, "%s", line);
+	ex_event(EX_EV_CONFIG_REFUSED, NULL, "the configuration has %u error%s; the old one stays in force", errors->n,
+		errors->n == 1 ? "" : "s");
+	ex_config_errors_done(errors);
+	return -EINVAL;
+}
+
 /* Reads the files again. What may change while running is taken over; the rest is named. [main, admin loop] */
 static int reload(
 	void *ctx, struct ex_err *err, void (*changed)(void *fn_ctx, const char *name, bool taken), void *fn_ctx)
@@ -81,26 +95,23 @@ static int reload(
 	struct ex_config_errors errors = {0};
 	struct changes c = {.changed = changed, .fn_ctx = fn_ctx};
 	struct ex_params fresh;
-	if (ex_config_load(l->files, l->n_files, &fresh, &errors) < 0) {
-		char *rest = errors.text.s;
-		ex_err_set(err, -EINVAL, "%s", errors.text.s ? errors.text.s : "out of memory");
-		for (char *line; rest && (line = strsep(&rest, "\n"));)
-			if (*line)
-				ex_log(LOG_ERR, "%s", line);
-		ex_event(EX_EV_CONFIG_REFUSED, NULL, "the configuration has %u errors; the old one stays in force",
-			errors.n);
-		ex_config_errors_done(&errors);
-		return -EINVAL;
+	int rc;
+	ex_lock_take(&l->reloading); /* the INI library's settings are the process's */
+	rc = ex_config_load(l->files, l->n_files, &fresh, &errors);
+	if (rc == 0) {
+		ex_lock_take(&l->lock);
+		ex_params_reload(l->params, &fresh, note_change, &c);
+		ex_log_level(ex_config_log_level(l->params));
+		ex_lock_give(&l->lock);
+		ex_params_done(&fresh);
 	}
-	ex_lock_take(&l->lock);
-	ex_params_reload(l->params, &fresh, note_change, &c);
-	ex_log_level(ex_config_log_level(l->params));
-	ex_lock_give(&l->lock);
+	ex_lock_give(&l->reloading);
+	if (rc < 0)
+		return refuse_reload(&errors, err);
 	ex_event(EX_EV_CONFIG_RELOADED, NULL, "configuration read again; changed: %s; needs a restart: %s",
 		c.taken.n ? c.taken.s : "nothing", c.left.n ? c.left.s : "nothing");
 	ex_str_done(&c.taken);
 	ex_str_done(&c.left);
-	ex_params_done(&fresh);
 	ex_config_errors_done(&errors);
 	return 0;
 }
@@ -302,6 +313,7 @@ int ex_life(struct ex_params *params, const char *const *files, size_t n_files)
 {
 	struct life l = {.params = params, .files = files, .n_files = n_files, .signal_fd = -1, .loaded_fd = -1};
 	struct ex_err err = EX_ERR_INIT;
+	ex_lock_init(&l.reloading, "reload");
 	ex_lock_init(&l.lock, "config");
 	int rc = start(&l, &err);
 	if (rc == 0)
@@ -328,5 +340,6 @@ int ex_life(struct ex_params *params, const char *const *files, size_t n_files)
 	ex_closep(&l.signal_fd);
 	ex_closep(&l.loaded_fd);
 	ex_lock_done(&l.lock);
+	ex_lock_done(&l.reloading);
 	return rc < 0 ? EX_EXIT_FAILURE : EX_EXIT_OK;
 }

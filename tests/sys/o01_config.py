@@ -2,6 +2,7 @@
 """Configuration: every mistake is named with file, line, key and what is allowed; nothing starts on a wrong one."""
 
 import os
+import signal
 import socket
 import subprocess
 
@@ -118,3 +119,23 @@ def test_reload(case):
         h1.write_config("[node]\nname = \n")
         p = h1.ctl("reload", check=False)
         expect(p.returncode == 1 and h1.alive(), "a wrong file must be refused, the daemon living on")
+
+
+def test_reloads_from_both_sides(case):
+    """SIGHUPs and `expertctl reload` at once: each is taken or refused as a whole, and the last file is what is in force."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto")
+        with open(h1.config_path, encoding="utf-8") as file:
+            text = file.read()
+        clients = []
+        for i in range(10):
+            fresh = h1.config_path + ".new"
+            with open(fresh, "w", encoding="utf-8") as file:
+                file.write(text.replace("[node]", f"[node]\nadmin_group = root\ndrain_s = {i + 1}"))
+            os.rename(fresh, h1.config_path)
+            h1.signal(signal.SIGHUP)
+            clients.append(h1.spawn("reload"))
+        for c in clients:
+            expect_equal(c.wait(60), 0, f"exit status of a reload: {c.stderr.read()}")
+        expect("drain_s          = 10 " in h1.ctl("config").stdout, h1.ctl("config").stdout)
+        expect("the old one stays" not in h1.log(), h1.log_tail())
