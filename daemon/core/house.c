@@ -305,6 +305,7 @@ bool ex_house_drain(struct ex_house *h, unsigned slice_ms)
 {
 	if (!h->draining) {
 		h->draining = true;
+		h->tick_ns = 0; /* the status says so at once */
 		ex_admin_set_state(h->admin, EX_ADMIN_DRAINING);
 		ex_server_set_serving(h->admin_server, false);
 		if (h->router_server)

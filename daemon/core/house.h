@@ -25,7 +25,7 @@ struct ex_house *ex_house_free(struct ex_house *h);
 int ex_house_build(struct ex_house *h, struct ex_err *err);
 void ex_house_cancel(struct ex_house *h); /* [any] */
 
-/* After build, about twice a second: health answers, gauges, STATUS=. [main] */
+/* After build and while it drains, about twice a second: health answers, gauges, STATUS=. [main] */
 void ex_house_tick(struct ex_house *h);
 
 /* Refuses new requests; true when nothing is in flight any more. Waits slice_ms at most: call it again. [main] */

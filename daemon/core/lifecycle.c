@@ -21,6 +21,7 @@
 
 #define TICK_MS        500
 #define DRAIN_SLICE_MS 100
+#define UNLOAD_MS      30000              /* for taking the house apart after the drain */
 #define STALLED_NS     (10 * EX_NS_PER_S) /* a thread still for that long is told about */
 
 struct watched {
@@ -295,7 +296,8 @@ static int run(struct life *l, struct ex_err *err)
 static void drain(struct life *l)
 {
 	uint64_t deadline = ex_now_ns() + drain_ms(l) * EX_NS_PER_MS;
-	sd_notify(0, "STOPPING=1\nSTATUS=draining");
+	/* the unit's TimeoutStopSec= knows nothing of a drain_s that is longer */
+	sd_notifyf(0, "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=%llu", (drain_ms(l) + UNLOAD_MS) * 1000ull);
 	ex_event(EX_EV_DAEMON_STOPPING, EX_FIELDS({"EX_NODE", l->params->node_name}), "%s is stopping",
 		l->params->node_name);
 	while (l->n_stops < 2 && !ex_house_drain(l->house, DRAIN_SLICE_MS)) {
@@ -305,6 +307,7 @@ static void drain(struct life *l)
 			break;
 		}
 		take_signals(l);
+		ex_house_tick(l->house);
 		watch_threads(l);
 	}
 }

@@ -100,3 +100,19 @@ def test_plugin_check(case):
         p = f.ctl("plugin", "check", f.root + "/bin/expertctl", check=False)
         expect_equal(p.returncode, 1, "a program is no plugin")
         expect("expertctl" in p.stdout + p.stderr, "the file is not named")
+
+
+def test_drain_is_told(case):
+    """While it drains, the service manager hears how much is left, and not to kill it before drain_s is over."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto")
+        r1 = f.router("r1", [h1], extra={"node": {"drain_s": 300}})
+        asked = [r1.spawn("generate", "1+1=", "--ignore-eos", "--max-tokens=450") for _ in range(16)]
+        wait_until("they run", lambda: r1.ctl_json("status")["router"]["running"] == len(asked), pause=0.02)
+        r1.signal(signal.SIGTERM)
+        expect(r1.notify.wait("STATUS=draining: ", 20), f"no figures while draining: {r1.notify.status}")
+        for p in asked:
+            p.wait(60)
+        expect_equal(r1.process.wait(60), 0, "exit status")
+        longer = r1.notify.wait("EXTEND_TIMEOUT_USEC=", 5)
+        expect(longer and int(longer.split("=")[1]) > 300_000_000, f"the stop may take longer than drain_s: {longer}")
