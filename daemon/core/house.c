@@ -179,7 +179,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 	if (!h)
 		return NULL;
 	if (h->admin_server) /* first: it carries calls of the Router service too */
-		h->admin_server = ex_server_stop(h->admin_server, 0);
+		h->admin_server = ex_server_stop(h->admin_server, h->grace_ms);
 	ex_house_free_router(h);
 	ex_house_free_experts(h);
 	ex_house_free_admin(h);

@@ -112,7 +112,7 @@ def test_drain_is_told(case):
         r1.signal(signal.SIGTERM)
         expect(r1.notify.wait("STATUS=draining: ", 20), f"no figures while draining: {r1.notify.status}")
         for p in asked:
-            p.wait(60)
+            expect_equal(p.wait(60), 0, f"exit status of a request that is drained: {p.stderr.read()}")
         expect_equal(r1.process.wait(60), 0, "exit status")
         longer = r1.notify.wait("EXTEND_TIMEOUT_USEC=", 5)
         expect(longer and int(longer.split("=")[1]) > 300_000_000, f"the stop may take longer than drain_s: {longer}")
