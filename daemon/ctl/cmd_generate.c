@@ -51,6 +51,16 @@ static void enter(struct printer *p, enum section s)
 	p->section = s;
 }
 
+/* Ends the line, however the answer ended: the terminal is not left dim. */
+static void leave(struct printer *p)
+{
+	if (p->c->tty && p->section == REASONING && p->labels)
+		fputs("\033[0m", stdout);
+	if (p->section != NONE)
+		putchar('\n');
+	p->section = NONE;
+}
+
 /* White space at a section's start is the template's, not the answer's. */
 static const char *skip_leading(const struct printer *p, enum section s, const char *text)
 {
@@ -97,16 +107,18 @@ static void print_stats(const Expertd__V1__Finished *f)
 	putchar('\n');
 }
 
+static bool ended_early(const Expertd__V1__Finished *f)
+{
+	return *f->error || strcmp(f->reason, "cancelled") == 0 ||
+	       strcmp(f->reason, "insufficient_system_resource") == 0;
+}
+
 static int print_finished(struct printer *p, const Expertd__V1__Finished *f)
 {
-	if (p->c->tty && p->section == REASONING && p->labels)
-		fputs("\033[0m", stdout);
-	if (p->section != NONE)
-		putchar('\n');
+	leave(p);
 	if (p->stats)
 		print_stats(f);
-	if (*f->error || strcmp(f->reason, "cancelled") == 0 ||
-		strcmp(f->reason, "insufficient_system_resource") == 0) {
+	if (ended_early(f)) {
 		p->failed = true;
 		ctl_fail(CTL_FAILED, "ended early (%s)%s%s", f->reason, *f->error ? ": " : "", f->error);
 	}
@@ -122,7 +134,7 @@ static int on_reply(void *ctx, const ProtobufCMessage *m)
 		fflush(stdout);
 		if (r->event_case == EXPERTD__V1__GENERATE_REPLY__EVENT_DELTA)
 			ex_str_add(&p->answer, r->delta->text);
-		p->failed |= r->event_case == EXPERTD__V1__GENERATE_REPLY__EVENT_FINISHED && *r->finished->error;
+		p->failed |= r->event_case == EXPERTD__V1__GENERATE_REPLY__EVENT_FINISHED && ended_early(r->finished);
 		return CTL_OK;
 	}
 	if (r->event_case == EXPERTD__V1__GENERATE_REPLY__EVENT_DELTA) {
@@ -178,6 +190,7 @@ static int ask(struct ctl *c, struct printer *p, const request_t *q)
 {
 	p->section = NONE;
 	int rc = ctl_stream(c, PATH_GENERATE, &q->base, &expertd__v1__generate_reply__descriptor, on_reply, p);
+	leave(p);
 	return rc ? rc : p->failed ? CTL_FAILED : CTL_OK;
 }
 

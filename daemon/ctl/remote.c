@@ -74,7 +74,7 @@ struct reader {
 	pthread_cond_t changed;
 	struct ex_msg *queue[STREAM_QUEUE_MAX]; /* ring, guarded by mutex */
 	size_t head, n;
-	bool closed, overrun;
+	bool closed, overrun, any; /* any: a message has come */
 	int status;
 	char text[512];
 };
@@ -91,6 +91,7 @@ static void on_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
 {
 	struct reader *r = ctx;
 	pthread_mutex_lock(&r->mutex);
+	r->any = true;
 	if (r->n == STREAM_QUEUE_MAX) {
 		r->overrun = true;
 		ex_msg_free(m);
@@ -194,6 +195,8 @@ int ctl_stream(struct ctl *c, const char *path, const ProtobufCMessage *request,
 		if (rc == CTL_OK && r->overrun)
 			rc = ctl_fail(CTL_FAILED, "the output is read too slowly: more than %d messages waited",
 				STREAM_QUEUE_MAX);
+		else if (rc == CTL_OK && r->status == EX_STATUS_UNAVAILABLE && r->any)
+			rc = ctl_fail(CTL_FAILED, "expertd on '%s' went away: %s", c->socket, r->text);
 		else if (rc == CTL_OK && r->status == EX_STATUS_UNAVAILABLE)
 			rc = call_failed(c, -ENOTCONN, r->text);
 		else if (rc == CTL_OK && r->status != EX_STATUS_OK)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator sees: status, lists, events, metrics, exit codes, a signal's effect."""
 
+import os
+import pty
 import re
 import signal
+import subprocess
 
 from fleet import expect, expect_equal, wait_until
 
@@ -116,3 +119,42 @@ def test_drain_is_told(case):
         expect_equal(r1.process.wait(60), 0, "exit status")
         longer = r1.notify.wait("EXTEND_TIMEOUT_USEC=", 5)
         expect(longer and int(longer.split("=")[1]) > 300_000_000, f"the stop may take longer than drain_s: {longer}")
+
+
+def test_a_stream_that_breaks(case):
+    """A generation cut by the daemon's death is a failure (1), not an absent daemon (3); an interrupt (130) leaves no terminal dim."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto")
+        r1 = f.router("r1", [h1])
+        cut = [r1.spawn(*options, "generate", "1+1=", "--ignore-eos", "--max-tokens=450") for options in ([], ["--json"])]
+        for p in cut:
+            p.stdout.read(1)
+        r1.kill()
+        for p in cut:
+            expect_equal(p.wait(20), 1, "exit status of a cut generation")
+            expect("went away" in p.stderr.read(), "the reason is not said")
+        r1.start()
+        for _ in range(20):  # one that is still thinking when the interrupt comes
+            shown, status = on_terminal(f, r1, b"think:", "chat", QUESTION, "--ignore-eos")
+            if status == 130 and b"answer:" not in shown:
+                break
+        expect_equal(status, 130, "exit status of an interrupted generation")
+        expect(shown.rindex(b"\x1b[0m") > shown.rindex(b"\x1b[2m"), f"the terminal is left dim: {shown!r}")
+
+
+def on_terminal(f, node, interrupt_at, *args):
+    """What expertctl shows on a terminal, interrupted once interrupt_at is there, and its exit status."""
+    outer, inner = pty.openpty()
+    shown = b""
+    with subprocess.Popen([f.expertctl, "--socket", node.admin, *args], stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as p:
+        os.close(inner)
+        while True:
+            try:
+                more = os.read(outer, 4096)
+            except OSError:  # EIO: nobody has the terminal open any more
+                break
+            if interrupt_at not in shown and interrupt_at in shown + more:
+                p.send_signal(signal.SIGINT)
+            shown += more
+    os.close(outer)
+    return shown, p.returncode
