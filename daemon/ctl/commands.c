@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command table: dispatch, help, completion and the manual's list come from these rows. */
+/* The command table: dispatch, help and completion come from these rows. */
 #include "ctl/ctl.h"
 
 const struct ctl_cmd ctl_commands[] = {

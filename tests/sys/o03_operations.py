@@ -158,3 +158,45 @@ def on_terminal(f, node, interrupt_at, *args):
             shown += more
     os.close(outer)
     return shown, p.returncode
+
+
+def test_the_manual_knows_every_option(case):
+    """Commands and options as expertctl itself lists them are all in expertctl(1)."""
+    with case.fleet() as f:
+        with open(f.root + "/share/man/man1/expertctl.1", encoding="utf-8") as file:
+            manual = re.sub(r"\\f[BIR]", "", file.read()).replace("\\-", "-")
+
+        def listed(*words):
+            out = f.ctl("__complete", *words).stdout.split()
+            return [w.rstrip("=") for w in out if w[0] == "-"], [w for w in out if w[0] != "-"]
+
+        commands = [(first, second) for first in listed()[1] for second in listed(first)[1] or [""]]
+        expect(len(commands) > 10, f"commands: {commands}")
+        for command in commands:
+            words = [w for w in command if w]
+            expect(" ".join(words) in manual, f"{words} is not in the manual")
+            for option in listed(*words)[0]:
+                expect(option in manual, f"{option} of {words} is not in the manual")
+
+
+def test_completion(case):
+    """bash, asked as by a TAB: the program that is typed is asked, wherever it lies, and values are file names."""
+    script = """
+        . "$1/share/bash-completion/completions/expertctl"; shift
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        compopt() { :; }
+        _expertctl "$1" "${COMP_WORDS[COMP_CWORD]}"
+        printf '%s\\n' "${COMPREPLY[@]}"; complete -p expertctl"""
+
+    def words(f, *typed):
+        p = subprocess.run(["bash", "-c", script, "bash", f.root, f.expertctl, *typed], capture_output=True, text=True, timeout=20, check=True)
+        expect_equal(p.stderr, "", f"messages while completing {typed}")
+        return p.stdout.splitlines()
+
+    with case.fleet() as f:
+        expect("status" in words(f, ""), words(f, ""))
+        expect_equal(words(f, "ho")[0], "host", "after 'ho'")
+        expect("list" in words(f, "--socket", "=", "/x", "host", ""), "no 'list' after an option with a value")
+        expect("--seed=" in words(f, "chat", "--se"), words(f, "chat", "--se"))
+        expect(any(w.endswith("/cpu.so") for w in words(f, "plugin", "check", f.root + "/lib/expertd/plugins/")), "no plugin is offered")
+        expect("-o default" in words(f, "model", "synth", "--config", "=", "/")[-1], "file names of values are not completed")
