@@ -107,12 +107,16 @@ static void log_errors(struct ex_config_errors *e)
 	ex_log(LOG_ERR, "the configuration has %u error%s", e->n, e->n == 1 ? "" : "s");
 }
 
-static int check_config(const struct ex_params *p, struct ex_config_errors *e)
+/* Parameters that do not fit the model are wrong configuration too: a start does not make them better. */
+static int check_or_run(const struct options *o, struct ex_params *p, struct ex_config_errors *e)
 {
+	ex_log_level(ex_config_log_level(p));
 	if (ex_config_check_model(p, e) < 0) {
 		log_errors(e);
 		return EX_EXIT_CONFIG;
 	}
+	if (o->mode == RUN)
+		return ex_life(p, o->files, o->n_files);
 	puts("the configuration is good");
 	return EX_EXIT_OK;
 }
@@ -144,18 +148,7 @@ int main(int argc, char **argv)
 		ex_config_errors_done(&errors);
 		return EX_EXIT_CONFIG;
 	}
-	switch (o.mode) {
-	case CHECK_CONFIG:
-		status = check_config(&params, &errors);
-		break;
-	case DUMP_CONFIG:
-		status = dump_config(&params);
-		break;
-	case RUN:
-		ex_log_level(ex_config_log_level(&params));
-		status = ex_life(&params, o.files, o.n_files);
-		break;
-	}
+	status = o.mode == DUMP_CONFIG ? dump_config(&params) : check_or_run(&o, &params, &errors);
 	ex_params_done(&params);
 	ex_config_errors_done(&errors);
 	return status;

@@ -139,3 +139,19 @@ def test_reloads_from_both_sides(case):
             expect_equal(c.wait(60), 0, f"exit status of a reload: {c.stderr.read()}")
         expect("drain_s          = 10 " in h1.ctl("config").stdout, h1.ctl("config").stdout)
         expect("the old one stays" not in h1.log(), h1.log_tail())
+
+
+def test_parameters_against_the_model(case):
+    """What the model does not have is wrong configuration, with file and line, also for a start: systemd does not try it again."""
+    with case.fleet() as f:
+        path = os.path.join(f.dir, "expertd.conf")
+        sections = good(f)
+        sections["router"] = {"listen": f"127.0.0.1:{free_ports(1)[0]}"}
+        for section, key, value, wanted in (("expert", "shards", "L99/*", "matches no shard"), ("model", "expert_groups", 4000, "16"),
+                                            ("router", "context", 1_000_000, "limit")):
+            wrong = {name: dict(keys) for name, keys in sections.items()}
+            wrong[section][key] = value
+            text = ini(wrong)
+            line = text[:text.index(f"{key} = {value}")].count("\n") + 1
+            check(f, text, f"{path}:{line}: [{section}] {key} = {value}: ", wanted)
+            expect_equal(run(f, "--config", path).returncode, 78, f"exit status of a start with {key} = {value}")
