@@ -151,11 +151,23 @@ static int open_model(struct ex_house *h, struct ex_err *err)
 	return rc < 0 ? ex_err_prefix(err, "[model]") : 0;
 }
 
+/* The ports are opened when there is something to serve: that one is taken is told now, not after the weights are loaded. */
+static int check_ports(struct ex_house *h, struct ex_err *err)
+{
+	if (ex_config_is_expert(h->p) && ex_server_check_listen(h->p->node_listen, err) < 0)
+		return ex_err_prefix(err, "[node] listen");
+	if (ex_config_is_router(h->p) && ex_server_check_listen(h->p->router_listen, err) < 0)
+		return ex_err_prefix(err, "[router] listen");
+	return 0;
+}
+
 int ex_house_build(struct ex_house *h, struct ex_err *err)
 {
 	int rc = build_loops(h, err);
 	if (rc == 0)
 		rc = ex_house_build_admin(h, err);
+	if (rc == 0)
+		rc = check_ports(h, err);
 	if (rc == 0)
 		rc = open_model(h, err);
 	if (rc < 0)

@@ -259,6 +259,12 @@ int ex_server_start(const struct ex_server_opts *o, struct ex_err *err, struct e
 	return 0;
 }
 
+int ex_server_check_listen(const char *listen, struct ex_err *err)
+{
+	char address[EX_ADDRESS_MAX];
+	return ex_listen_tcp_check(listen, err, address);
+}
+
 int ex_server_port(const struct ex_server *s)
 {
 	return s->port;

@@ -51,6 +51,8 @@ struct ex_server_opts {
 /* -EADDRINUSE, -ENAMETOOLONG (socket path), -EINVAL (address) say the address. A socket file that nobody listens on is
  * replaced. [main] */
 int ex_server_start(const struct ex_server_opts *o, struct ex_err *err, struct ex_server **ret);
+/* Whether a TCP address can be listened on just now; the errors of ex_server_start. A start tries it before hours of loading. [any] */
+int ex_server_check_listen(const char *listen, struct ex_err *err);
 int ex_server_port(const struct ex_server *s); /* the bound TCP port; 0 for unix */
 /* The answer of health checks for service "" and every service listed by reflection; true at the start. [any] */
 void ex_server_set_serving(struct ex_server *s, bool serving);

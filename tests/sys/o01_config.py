@@ -94,6 +94,7 @@ def test_drop_ins_and_dump(case):
 
 
 def test_port_in_use(case):
+    """Each role's port is named, before the model is loaded for nothing."""
     with case.fleet() as f:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -104,6 +105,13 @@ def test_port_in_use(case):
             expect(h1.process.wait(60) != 0, "started on a port in use")
             expect(str(port) in h1.log() and "in use" in h1.log().lower(), f"the port is not named: {h1.log_tail()}")
             h1.process = None
+            r1 = f.router("r1", start=False, port=port, shards="auto")
+            r1.start(wait=False)
+            expect(r1.process.wait(60) != 0, "started on a port in use")
+            expect("[router] listen: " in r1.log() and str(port) in r1.log(), f"the port is not named: {r1.log_tail()}")
+            r1.process = None
+            for node in (h1, r1):
+                expect("load" not in node.log(), f"weights were loaded first: {node.log_tail()}")
 
 
 def test_reload(case):
