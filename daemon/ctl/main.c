@@ -57,7 +57,7 @@ int ctl_u64(const struct ctl *c, const char *name, uint64_t min, uint64_t max, u
 	}
 	errno = 0;
 	unsigned long long v = strtoull(s, &end, 10);
-	if (errno || end == s || *end || *s == '-' || v < min || v > max)
+	if (errno || *s < '0' || *s > '9' || *end || v < min || v > max)
 		return ctl_fail(CTL_USAGE, "--%s=%s: expected a whole number from %llu to %llu", name, s,
 			(unsigned long long)min, (unsigned long long)max);
 	*ret = v;
@@ -243,6 +243,8 @@ static int run(struct ctl *c, int n_words, char **words, int used)
 	const char *env = getenv("EXPERTD_SOCKET");
 	c->timeout_ms = (unsigned)timeout_s * 1000;
 	c->socket = ctl_str(c, "socket", env && *env ? env : CTL_DEFAULT_SOCKET);
+	if (!*c->socket)
+		return ctl_fail(CTL_USAGE, "--socket= is empty: expected the path of the daemon's admin socket");
 	c->json = ctl_has(c, "json");
 	c->tty = isatty(STDOUT_FILENO);
 	rc = k->run(c, n_args, words + used);

@@ -199,6 +199,8 @@ int ctl_stream(struct ctl *c, const char *path, const ProtobufCMessage *request,
 			rc = ctl_fail(CTL_FAILED, "expertd on '%s' went away: %s", c->socket, r->text);
 		else if (rc == CTL_OK && r->status == EX_STATUS_UNAVAILABLE)
 			rc = call_failed(c, -ENOTCONN, r->text);
+		else if (rc == CTL_OK && r->status == EX_STATUS_UNIMPLEMENTED)
+			rc = ctl_fail(CTL_FAILED, "expertd on '%s' has no %s: is it a router?", c->socket, path);
 		else if (rc == CTL_OK && r->status != EX_STATUS_OK)
 			rc = call_failed(c, -EIO, r->text);
 	}

@@ -74,10 +74,14 @@ def test_metrics(case):
 def test_exit_codes(case):
     with case.fleet() as f:
         expect_equal(f.ctl("--socket", f.dir + "/none.sock", "status", check=False).returncode, 3, "no daemon")
-        for wrong in (["stats"], ["host"], ["chat", "--top-p=2", "x"], ["chat", "--nonsense"], ["generate"], ["model", "synth"], []):
+        for wrong in (["stats"], ["host"], ["chat", "--top-p=2", "x"], ["chat", "--nonsense"], ["generate"], ["model", "synth"], [],
+                      ["--socket=", "status"], ["chat", "--seed= -5", "x"]):
             expect_equal(f.ctl(*wrong, check=False).returncode, 2, f"exit status of {wrong}")
         expect_equal(f.ctl("model", "show", "/nonexistent", check=False).returncode, 1, "a model that is not there")
         expect_equal(f.ctl("--help").returncode, 0, "--help")
+        p = f.expert("h1", "auto").ctl("chat", "x", check=False)
+        expect_equal(p.returncode, 1, "exit status of a question to an expert host")
+        expect("is it a router" in p.stderr, p.stderr)
         words = f.ctl("__complete", "host").stdout.split()
         expect("list" in words and "--json" in words, f"completion after 'host': {words}")
 
