@@ -76,7 +76,8 @@ def prepare(case):
         with open(os.path.join(units, unit + ".service"), encoding="utf-8") as f:
             write(f"{extra}/etc/systemd/system/{unit}.service", f.read())
         write(f"{extra}/etc/systemd/system/{unit}.service.d/test.conf",
-              f"[Service]\nExecStart=\nExecStart={OPT}/sbin/expertd --config /etc/expertd/{conf}\nWatchdogSec=3\n")
+              f"[Service]\nExecStart=\nExecStart={OPT}/sbin/expertd --config /etc/expertd/{conf}\nWatchdogSec=3\n"
+              "MemoryMax=1G\n")
         write(f"{extra}/etc/expertd/{conf}", fleet.ini(sections))
     with open(os.path.join(case.root, "lib/sysusers.d/expertd.conf"), encoding="utf-8") as f:
         write(f"{extra}/etc/sysusers.d/expertd.conf", f.read())
@@ -104,6 +105,10 @@ def test_units(case):
         expect(len(ready[0]["MESSAGE_ID"]) == 32 and "MESSAGE" in ready[0], f"fields of the event: {ready[0]}")
         text = m.run("journalctl", "-x", "-u", "expertd", f"MESSAGE_ID={ready[0]['MESSAGE_ID']}").stdout
         expect("All listed roles" in text, f"no catalog text:\n{text}")
+
+        if m.show("expertd", "MemoryCurrent").isdigit():  # the machine has the memory controller
+            told = json.loads(m.ctl("/run/expertd/admin.sock", "--json", "status"))["available_bytes"]
+            expect(told < 2**30, f"MemoryMax=1G, but {told} bytes are said to be available")
 
         m.run("systemctl", "reload", "expertd")
         expect_equal(m.show("expertd", "ActiveState"), "active", "after a reload")
