@@ -444,10 +444,13 @@ void ex_params_print(const struct ex_params *p, const struct ex_param *row, stru
 char *ex_params_origin(const struct ex_params *p, const struct ex_param *row, char buf[static EX_ORIGIN_TEXT_MAX])
 {
 	const struct ex_param_origin *o = &p->origin[row - ex_param_table];
-	if (o->file)
-		snprintf(buf, EX_ORIGIN_TEXT_MAX, "%s:%u", o->file, o->line);
-	else
+	if (!o->file) {
 		snprintf(buf, EX_ORIGIN_TEXT_MAX, "default");
+		return buf;
+	}
+	int n = snprintf(buf, EX_ORIGIN_TEXT_MAX, "%s:%u", o->file, o->line);
+	if (n >= EX_ORIGIN_TEXT_MAX) /* a long path loses its beginning, not the file's name and the line */
+		snprintf(buf, EX_ORIGIN_TEXT_MAX, "...%s:%u", o->file + (n - EX_ORIGIN_TEXT_MAX) + 4, o->line);
 	return buf;
 }
 

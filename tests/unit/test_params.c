@@ -94,6 +94,16 @@ static void test_good_values(void **state)
 	char origin[EX_ORIGIN_TEXT_MAX];
 	assert_string_equal(ex_params_origin(&p, ex_param_find("model", "path"), origin), "/etc/x/a.conf:7");
 	assert_string_equal(ex_params_origin(&p, ex_param_find("router", "threads"), origin), "default");
+	char deep[EX_ORIGIN_TEXT_MAX + 100];
+	/* the file's name and the line are never cut */
+	for (size_t n = EX_ORIGIN_TEXT_MAX - 20; n < sizeof deep; n++) {
+		memset(deep, 'd', n);
+		strcpy(deep + n - 8, "/my.conf");
+		assert_int_equal(ex_params_set(&p, ex_param_find("model", "path"), "/y", deep, 1234, NULL), 0);
+		ex_params_origin(&p, ex_param_find("model", "path"), origin);
+		assert_non_null(strstr(origin, "d/my.conf:1234"));
+		assert_int_equal(strlen(origin), EX_MIN(n + 5, (size_t)EX_ORIGIN_TEXT_MAX - 1));
+	}
 }
 
 static void test_bad_values(void **state)
