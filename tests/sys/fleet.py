@@ -263,6 +263,7 @@ class Fleet:
         sections = {"router": section}
         if shards:
             sections["expert"] = {"shards": shards, "plugin": "cpu", "threads": 1}
+            sections["node"] = {"listen": f"127.0.0.1:{free_ports(1)[0]}"}
         for name_, keys_ in (extra or {}).items():
             sections.setdefault(name_, {}).update(keys_)
         node = Node(self, name, self._sections(name, sections), port)
