@@ -114,12 +114,14 @@ def test_drain_is_told(case):
     with case.fleet() as f:
         h1 = f.expert("h1", "auto")
         r1 = f.router("r1", [h1], extra={"node": {"drain_s": 300}})
-        asked = [r1.spawn("generate", "1+1=", "--ignore-eos", "--max-tokens=450") for _ in range(16)]
-        wait_until("they run", lambda: r1.ctl_json("status")["router"]["running"] == len(asked), pause=0.02)
+        n = 100 if case.sanitized else 450
+        asked = [r1.spawn("generate", "1+1=", "--ignore-eos", f"--max-tokens={n}") for _ in range(6)]
+        for p in asked:
+            p.stdout.read(1)  # it has begun
         r1.signal(signal.SIGTERM)
         expect(r1.notify.wait("STATUS=draining: ", 20), f"no figures while draining: {r1.notify.status}")
         for p in asked:
-            expect_equal(p.wait(60), 0, f"exit status of a request that is drained: {p.stderr.read()}")
+            expect_equal(p.wait(200), 0, f"exit status of a request that is drained: {p.stderr.read()}")
         expect_equal(r1.process.wait(60), 0, "exit status")
         longer = r1.notify.wait("EXTEND_TIMEOUT_USEC=", 5)
         expect(longer and int(longer.split("=")[1]) > 300_000_000, f"the stop may take longer than drain_s: {longer}")
