@@ -122,6 +122,21 @@ static int take_prompt(
 	return rc;
 }
 
+/* The request in m, which it takes. NULL: err says why. A text with a NUL would be cut there without a word. */
+static ProtobufCMessage *unpack_request(struct ex_msg *m, const ProtobufCMessageDescriptor *d, struct ex_err *err)
+{
+	ProtobufCMessage *q = ex_msg_unpack(m, d);
+	if (!q)
+		ex_err_set(err, -EINVAL, "the request is malformed");
+	if (q && ex_msg_has_nul(m, d)) {
+		ex_err_set(err, -EINVAL, "a text of the request holds a NUL character");
+		protobuf_c_message_free_unpacked(q, NULL);
+		q = NULL;
+	}
+	ex_msg_free(m);
+	return q;
+}
+
 /* --- events to the client [step] ------------------------------------------------------------------------- */
 
 /* False when the client's buffer is full, or the call is over. */
@@ -290,11 +305,9 @@ static void generate_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 {
 	struct call *c = ex_rpc_data(rpc);
 	struct ex_err err = EX_ERR_INIT;
-	ProtobufCMessage *q = ex_msg_unpack(m, &expertd__v1__generate_request__descriptor);
+	ProtobufCMessage *q = unpack_request(m, &expertd__v1__generate_request__descriptor, &err);
 	(void)ctx;
-	ex_msg_free(m);
-	int rc = q ? submit(c, (const Expertd__V1__GenerateRequest *)q, &err)
-		   : ex_err_set(&err, -EINVAL, "the request is malformed");
+	int rc = q ? submit(c, (const Expertd__V1__GenerateRequest *)q, &err) : -EINVAL;
 	if (q)
 		protobuf_c_message_free_unpacked(q, NULL);
 	if (rc)
@@ -332,10 +345,8 @@ static void tokenize_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	struct ex_err err = EX_ERR_INIT;
 	struct prompt p = {0};
 	Expertd__V1__TokenizeReply reply = EXPERTD__V1__TOKENIZE_REPLY__INIT;
-	ProtobufCMessage *q = ex_msg_unpack(m, &expertd__v1__tokenize_request__descriptor);
-	ex_msg_free(m);
-	int rc = q ? tokenize(s, (const Expertd__V1__TokenizeRequest *)q, &err, &p)
-		   : ex_err_set(&err, -EINVAL, "the request is malformed");
+	ProtobufCMessage *q = unpack_request(m, &expertd__v1__tokenize_request__descriptor, &err);
+	int rc = q ? tokenize(s, (const Expertd__V1__TokenizeRequest *)q, &err, &p) : -EINVAL;
 	reply.n_ids = p.n;
 	reply.ids = p.ids;
 	struct ex_out *out = rc ? NULL : ex_out_pack(&reply.base);

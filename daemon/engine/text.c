@@ -86,9 +86,27 @@ static void answer(struct ex_text *t, const struct ex_str *piece)
 	t->held.n -= n;
 }
 
+/* Texts go on as C strings: a NUL character becomes U+FFFD, so that it does not cut off what follows. */
+static void replace_nul(struct ex_str *s)
+{
+	struct ex_str clean = EX_STR_INIT;
+	if (!memchr(s->s, '\0', s->n))
+		return;
+	for (size_t i = 0; i < s->n; i++)
+		if (s->s[i])
+			ex_str_addn(&clean, &s->s[i], 1);
+		else
+			ex_str_add(&clean, "\xef\xbf\xbd");
+	ex_str_done(s);
+	*s = clean;
+}
+
 static void give_piece(struct ex_text *t)
 {
 	if (!t->piece.n)
+		return;
+	replace_nul(&t->piece);
+	if (t->piece.oom)
 		return;
 	if (t->thinking)
 		ex_str_addn(&t->reasoning, t->piece.s, t->piece.n);

@@ -30,7 +30,7 @@ void ex_text_think_ids(
 
 void ex_text_init(struct ex_text *t, const struct ex_text_opts *o);
 void ex_text_done(struct ex_text *t);
-/* Adds token id. The think tokens switch the channel and are no text, unless keep_special leaves them in the reasoning.
+/* Adds token id. A NUL character comes out as U+FFFD. The think tokens switch the channel and are no text, unless keep_special leaves them in the reasoning.
  * Stop strings are looked for in the answer only. Returns false when memory ran out. */
 bool ex_text_push(struct ex_text *t, uint32_t id);
 /* The end: what was held back comes out. */

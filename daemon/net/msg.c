@@ -147,6 +147,54 @@ ProtobufCMessage *ex_msg_unpack(const struct ex_msg *m, const ProtobufCMessageDe
 	return p;
 }
 
+static uint64_t get_varint(const uint8_t *p, size_t n, size_t *at)
+{
+	uint64_t v = 0;
+	for (unsigned i = 0; i < VARINT_BYTES_MAX && *at < n; i++) {
+		uint8_t b = p[(*at)++];
+		v |= (uint64_t)(b & 0x7f) << (7 * i);
+		if (!(b & 0x80))
+			break;
+	}
+	return v;
+}
+
+/* p: a message that protobuf-c has parsed; a lie would only end the walk early. */
+static bool has_nul(const ProtobufCMessageDescriptor *d, const uint8_t *p, size_t n)
+{
+	for (size_t at = 0; at < n;) {
+		uint64_t key = get_varint(p, n, &at);
+		uint64_t len = (key & 7) == PROTOBUF_C_WIRE_TYPE_64BIT ? 8 : 4;
+		bool is_bytes = (key & 7) == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
+		if (is_bytes || (key & 7) == PROTOBUF_C_WIRE_TYPE_VARINT)
+			len = get_varint(p, n, &at);
+		if ((key & 7) == PROTOBUF_C_WIRE_TYPE_VARINT)
+			continue;
+		if (len > n - at)
+			return false;
+		const ProtobufCFieldDescriptor *f =
+			is_bytes ? protobuf_c_message_descriptor_get_field(d, (unsigned)(key >> 3)) : NULL;
+		if (f && f->type == PROTOBUF_C_TYPE_STRING && memchr(p + at, 0, len))
+			return true;
+		if (f && f->type == PROTOBUF_C_TYPE_MESSAGE && has_nul(f->descriptor, p + at, len))
+			return true;
+		at += len;
+	}
+	return false;
+}
+
+bool ex_msg_has_nul(const struct ex_msg *m, const ProtobufCMessageDescriptor *d)
+{
+	grpc_byte_buffer_reader r;
+	if (!grpc_byte_buffer_reader_init(&r, m->buffer))
+		return false;
+	grpc_slice whole = grpc_byte_buffer_reader_readall(&r);
+	grpc_byte_buffer_reader_destroy(&r);
+	bool found = has_nul(d, GRPC_SLICE_START_PTR(whole), GRPC_SLICE_LENGTH(whole));
+	grpc_slice_unref(whole);
+	return found;
+}
+
 /* --- splitting off a tensor ------------------------------------------------------------------------------ */
 
 /* Walks the fields of a message that lies in several slices. */

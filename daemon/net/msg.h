@@ -35,6 +35,8 @@ struct ex_msg *ex_msg_of_out(const struct ex_out *o);
 
 /* Unpacks the whole message (no tensor expected); free with protobuf_c_message_free_unpacked. NULL: malformed. */
 ProtobufCMessage *ex_msg_unpack(const struct ex_msg *m, const ProtobufCMessageDescriptor *d);
+/* Whether a string field of m, which ex_msg_unpack took, holds a NUL: unpacked it is a C string and ends there. */
+bool ex_msg_has_nul(const struct ex_msg *m, const ProtobufCMessageDescriptor *d);
 /* Splits off field `tensor_field`: everything else is unpacked as *ret_head; the tensor's bytes lie in *ret_pieces
  * (pointing into m, valid while m is). More than head_max bytes of header, a second tensor or a malformed message:
  * -EBADMSG. Memory comes from allocator a (NULL: malloc); the caller frees the head with

@@ -50,6 +50,10 @@ def test_requests_beyond_limits(case):
                 got = outcome(grpc, stub.Generate(m.GenerateRequest(**fields), timeout=30))
                 expect(got[0] == status and text in got[1], f"{str(fields)[:80]}: {got}")
             raw = channel.unary_stream("/expertd.v1.Router/Generate", request_serializer=bytes, response_deserializer=bytes)
+            for data, text in ((b"\x12\x03a\x00b", "NUL"), (b"\x12\x01a\x3a\x03b\x00c", "NUL"),
+                               (b"\x1a\x0b\x0a\x09\x0a\x04user\x12\x01\x00", "NUL")):
+                got = outcome(grpc, raw(data, timeout=30))
+                expect(got[0] == wrong and text in got[1], f"{data!r}: {got}")
             for data in (b"\x12\x03\xff\xfe\xc3", b"\x12\x7f", b"\x1a\x80\x80\x80\x80\x08", os.urandom(200) + b"\xff"):
                 expect_equal(outcome(grpc, raw(data, timeout=30))[0], wrong, f"status for the bytes {data!r}")
 

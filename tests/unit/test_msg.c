@@ -6,6 +6,7 @@
 #include "net/loop.h"
 #include "net/msg.h"
 #include "proto/expertd/experts.pb-c.h"
+#include "proto/expertd/router.pb-c.h"
 #include <string.h>
 
 #define TENSOR 15
@@ -48,6 +49,43 @@ static void test_tensor_is_a_plain_field(void **state)
 	assert_int_equal(n_released, 0); /* m still points into it */
 	ex_msg_free(m);
 	assert_int_equal(n_released, 1);
+}
+
+/* A NUL in a string field is seen at any depth and whatever the slices; in bytes and numbers it is none. */
+static void test_nul_in_a_string(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *wire;
+		size_t n;
+		bool nul;
+	} row[] = {
+		{"\x12\x03"
+		 "abc",
+			5, false},
+		{"\x12\x03"
+		 "a\0c",
+			5, true},
+		{"\x1a\x0b\x0a\x09\x0a\x04user\x12\x01\0", 13, true},
+		{"\x1a\x0b\x0a\x09\x0a\x04user\x12\x01x", 13, false},
+		{"\x2a\x05\x0d\0\0\x80\x3f"
+		 "\x30\x00"
+		 "\xa2\x06\x01\0",
+			13, false}, /* temperature 1, 0, unknown field 100 */
+		{"\x3a\x01"
+		 "a\x3a\x01\0",
+			6, true},
+	};
+	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++)
+		for (size_t piece = 1; piece < 14; piece += 6) {
+			const ProtobufCMessageDescriptor *d = &expertd__v1__generate_request__descriptor;
+			struct ex_msg *m = ex_msg_new(row[i].wire, row[i].n, piece);
+			ProtobufCMessage *q = ex_msg_unpack(m, d);
+			assert_non_null(q);
+			assert_int_equal(ex_msg_has_nul(m, d), row[i].nul);
+			protobuf_c_message_free_unpacked(q, NULL);
+			ex_msg_free(m);
+		}
 }
 
 static void test_empty_tensor_is_released(void **state)
@@ -143,6 +181,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tensor_is_a_plain_field),
+		cmocka_unit_test(test_nul_in_a_string),
 		cmocka_unit_test(test_empty_tensor_is_released),
 		cmocka_unit_test(test_split_over_pieces),
 		cmocka_unit_test(test_split_refuses),

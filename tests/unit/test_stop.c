@@ -123,6 +123,21 @@ static void test_characters_stay_whole(void **state)
 	ex_text_done(&t);
 }
 
+/* Held back behind a possible stop string, what follows a NUL must come out with it. */
+static void test_nul_cuts_nothing(void **state)
+{
+	(void)state;
+	static const char *const stop[] = {"\nX"};
+	struct ex_text t = make(stop, 1);
+	assert_true(ex_text_push(&t, SMALL_BYTES_ID + '\n'));
+	assert_true(ex_text_push(&t, SMALL_BYTES_ID));
+	assert_true(ex_text_push(&t, SMALL_BYTES_ID + 'a'));
+	assert_string_equal(t.out.s, "\n\xef\xbf\xbd"
+				     "a");
+	assert_int_equal(t.out.n, strlen(t.out.s));
+	ex_text_done(&t);
+}
+
 static void test_think_channel(void **state)
 {
 	(void)state;
@@ -163,6 +178,7 @@ int main(void)
 		cmocka_unit_test(test_held_text_comes_out_at_the_end),
 		cmocka_unit_test(test_overlapping_beginning),
 		cmocka_unit_test(test_characters_stay_whole),
+		cmocka_unit_test(test_nul_cuts_nothing),
 		cmocka_unit_test(test_think_channel),
 		cmocka_unit_test(test_keep_special_shows_tags),
 	};
