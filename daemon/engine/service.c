@@ -139,11 +139,14 @@ static ProtobufCMessage *unpack_request(struct ex_msg *m, const ProtobufCMessage
 
 /* --- events to the client [step] ------------------------------------------------------------------------- */
 
-/* False when the client's buffer is full, or the call is over. */
+static bool is_full(const struct call *c)
+{
+	return ex_rpc_queued_bytes(c->rpc) > c->s->o.reply_bytes_max;
+}
+
+/* False when the call is over. */
 static bool send_reply(struct call *c, const Expertd__V1__GenerateReply *reply)
 {
-	if (ex_rpc_queued_bytes(c->rpc) > c->s->o.reply_bytes_max)
-		return false;
 	struct ex_out *out = ex_out_pack(&reply->base);
 	return out && ex_rpc_send(c->rpc, out) == 0;
 }
@@ -205,9 +208,10 @@ static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
 	}
 	reply.event_case = EXPERTD__V1__GENERATE_REPLY__EVENT_DELTA;
 	reply.delta = &delta;
-	return send_reply(c, &reply);
+	return !is_full(c) && send_reply(c, &reply);
 }
 
+/* The end of an answer that was taken whole is sent even if its last delta filled the buffer. */
 static void on_finished(void *ctx, struct ex_request *r, const struct ex_finished *f)
 {
 	struct call *c = ctx;
@@ -226,7 +230,8 @@ static void on_finished(void *ctx, struct ex_request *r, const struct ex_finishe
 	finished.rows_dispatched = f->rows_dispatched;
 	reply.event_case = EXPERTD__V1__GENERATE_REPLY__EVENT_FINISHED;
 	reply.finished = &finished;
-	if (send_reply(c, &reply))
+	bool cut_off = f->reason == EX_FINISH_CANCELLED && is_full(c);
+	if (!cut_off && send_reply(c, &reply))
 		ex_rpc_finish(c->rpc, EX_STATUS_OK, NULL);
 	else
 		ex_rpc_abort(c->rpc, EX_STATUS_RESOURCE_EXHAUSTED, f->error ? f->error : "the client does not read");

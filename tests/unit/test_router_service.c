@@ -307,12 +307,39 @@ static void test_client_leaves(void **state)
 	wait_idle(((struct fixture *)*state)->e);
 }
 
+#define BUFFER_TINY 1000
+
+static int open_with_tiny_buffer(void **state)
+{
+	reply_bytes_max = BUFFER_TINY;
+	int rc = open_fixture(state);
+	reply_bytes_max = 1 << 20;
+	return rc;
+}
+
 static int open_with_small_buffer(void **state)
 {
 	reply_bytes_max = 2000;
 	int rc = open_fixture(state);
 	reply_bytes_max = 1 << 20;
 	return rc;
+}
+
+/* A delta larger than the whole buffer still lies there when the answer ends: that is no reason to throw the end away. */
+static void test_last_delta_fills_the_buffer(void **state)
+{
+	static struct reader r;
+	Expertd__V1__TokenPrompt tokens;
+	Expertd__V1__GenerateRequest q = ask(&tokens);
+	q.max_tokens = 1;
+	q.want_logits = 1;
+	static_assert(SMALL_MODEL_VOCAB * sizeof(float) > BUFFER_TINY, "one delta is more than the buffer");
+	for (int i = 0; i < 50; i++) {
+		call(*state, &q, &r);
+		assert_string_equal(r.status_text, "");
+		assert_int_equal(r.status, EX_STATUS_OK);
+		assert_string_equal(r.reason, "length");
+	}
 }
 
 #define TRIES_MAX 20
@@ -393,6 +420,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_text_prompt, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_refusals, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_client_leaves, open_fixture, close_fixture),
+		cmocka_unit_test_setup_teardown(test_last_delta_fills_the_buffer, open_with_tiny_buffer, close_fixture),
 		cmocka_unit_test_setup_teardown(test_client_does_not_read, open_with_small_buffer, close_fixture),
 		cmocka_unit_test_setup_teardown(test_no_resource, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_tokenize, open_fixture, close_fixture),
