@@ -71,9 +71,6 @@ static void start_request(struct ex_engine *e, struct ex_request *r)
 	r->started = true;
 	r->admitted_ns = ex_now_ns();
 	ex_metric_observe(e->m.queue_time, (double)(r->admitted_ns - r->submitted_ns) / (double)EX_NS_PER_S);
-	ex_lock_take(&e->lock);
-	e->n_queued--;
-	ex_lock_give(&e->lock);
 	if (r->p.sink.started)
 		r->p.sink.started(r->p.sink.ctx, r, r->p.n_ids);
 }
@@ -282,9 +279,9 @@ static int enqueue(struct ex_engine *e, struct ex_request *r, struct ex_err *err
 	ex_lock_take(&e->lock);
 	if (e->stopping || e->draining) {
 		rc = ex_err_set(err, -ESHUTDOWN, "the server stops and takes no new requests");
-	} else if (e->n_queued >= e->o.queue_max) {
-		rc = ex_err_set(
-			err, -EAGAIN, "%u requests wait already, the queue holds %u", e->n_queued, e->o.queue_max);
+	} else if (e->n_live >= (uint64_t)e->o.max_batch + e->o.queue_max) {
+		rc = ex_err_set(err, -EAGAIN, "%u requests are taken already: the batch holds %u, the queue holds %u",
+			e->n_live, e->o.max_batch, e->o.queue_max);
 	} else {
 		snprintf(r->id, sizeof r->id, "req-%" PRIx64 "-%" PRIu64, e->start_us, ++e->n_submitted);
 		r->engine = e;
@@ -296,7 +293,6 @@ static int enqueue(struct ex_engine *e, struct ex_request *r, struct ex_err *err
 		e->inbox_last = r;
 		e->n_inbox++;
 		e->n_live++;
-		e->n_queued++;
 		pthread_cond_signal(&e->wake);
 	}
 	ex_lock_give(&e->lock);

@@ -83,7 +83,7 @@ struct ex_engine_opts {
 	const struct ex_chat *chat;           /* NULL: no template */
 	uint32_t max_batch;                   /* sequences in the running batch, >= 1 */
 	uint32_t step_tokens_max;             /* rows per step: decode rows first, then prefill chunks */
-	uint32_t queue_max;                   /* requests waiting; beyond: -EAGAIN */
+	uint32_t queue_max;                   /* requests taken beyond max_batch, to wait; more: -EAGAIN */
 	uint32_t page_tokens, n_pages, n_ctx;
 };
 int ex_engine_new(const struct ex_engine_opts *o, struct ex_err *err, struct ex_engine **ret);

@@ -34,7 +34,7 @@ struct ex_engine {
 	struct ex_request *inbox_first, *inbox_last;
 	bool stopping, draining, cancel_asked;
 	uint32_t n_inbox;
-	uint32_t n_live, n_queued; /* not ended; never admitted yet */
+	uint32_t n_live; /* not ended */
 	uint64_t n_submitted, start_us;
 	struct ex_engine_stat stat;
 	uint64_t rate_second[RATE_SECONDS]; /* which second of the clock each slot counts */

@@ -37,8 +37,6 @@ void ex_engine_finish(struct ex_engine *e, struct ex_request *r, enum ex_finish 
 		r->p.sink.finished(r->p.sink.ctx, r, &f);
 	ex_lock_take(&e->lock);
 	e->n_live--;
-	if (!r->started)
-		e->n_queued--;
 	pthread_cond_broadcast(&e->idle);
 	ex_lock_give(&e->lock);
 	ex_request_unref(r);

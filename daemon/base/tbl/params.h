@@ -43,7 +43,7 @@ EX_PARAM(router, listen, ADDR, "", "127.0.0.1:7100", 0, 0, RESTART, "Where clien
 EX_PARAM(router, peers, ADDRS, "", "", 0, 1024, RESTART, "Expert hosts. Shards of this process need no entry.")
 EX_PARAM(router, max_batch, U32, "sequences", "32", 1, 1024, RESTART, "Sequences that are computed together.")
 EX_PARAM(router, step_tokens_max, U32, "tokens", "512", 1, 8192, RESTART, "Tokens of one step: first one for each running sequence, then pieces of prompts. Not below max_batch.")
-EX_PARAM(router, queue_max, U32, "requests", "256", 0, 65536, RESTART, "Requests waiting for a place in the batch; beyond it they are refused.")
+EX_PARAM(router, queue_max, U32, "requests", "256", 0, 65536, RESTART, "Requests taken beyond max_batch, to wait for a place; more are refused at once.")
 EX_PARAM(router, context, AUTO, "tokens", "auto", 16, 16777216, RESTART, "Longest sequence, prompt and answer together. auto: the model's own limit, but not above 8192.")
 EX_PARAM(router, kv_bytes, BYTES_AUTO, "", "auto", 65536, 17592186044416, RESTART, "Size of the KV cache. auto: room for max_batch sequences of the whole context, within a quarter of the available memory.")
 EX_PARAM(router, page_tokens, U32, "tokens", "32", 1, 1024, RESTART, "Tokens per page of the KV cache.")
