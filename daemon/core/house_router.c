@@ -231,6 +231,8 @@ void ex_house_free_router(struct ex_house *h)
 {
 	if (h->router_server)
 		h->router_server = ex_server_stop(h->router_server, h->grace_ms);
+	if (h->router_service)
+		ex_router_service_stop(h->router_service);
 	if (h->engine)
 		h->engine = ex_engine_free(h->engine);
 	if (h->router_service)

@@ -2,9 +2,11 @@
 /* Router.Generate and Router.Tokenize. Layer L3.
  *
  * A call of Generate lives as long as its rpc or its request, whichever ends last: the rpc's callbacks come on the
- * loop, the request's on the step thread, and they meet in the call's reference count only. */
+ * loop, the request's on the step thread, and they meet in the call's reference count only. A long request is read on
+ * the reader thread, for encoding megabytes takes seconds, in which no client of the loop would get its tokens. */
 #include "engine/service.h"
 #include "base/mem.h"
+#include "engine/jobs.h"
 #include "engine/text.h"
 #include "expertd/router.pb-c.h"
 
@@ -14,18 +16,24 @@
 #define SERVICE_MAGIC  0x65747572u
 #define LISTS_MAX      4          /* servers that list the methods */
 #define ASK_BYTES_MORE (64 << 10) /* of a request, beside the prompt */
+#define LONG_ASK_BYTES (16 << 10) /* requests of more are read on the reader thread; this one takes milliseconds */
+#define LONG_ASKS_MAX  32         /* of them waiting for it */
 
 struct ex_router_service {
 	uint32_t magic;
 	struct ex_router_service_opts o;
 	struct ex_method methods[LISTS_MAX][3];
 	int n_lists;
+	struct ex_jobs *reader;
 };
 
 struct call {
 	struct ex_router_service *s;
 	struct ex_rpc *rpc;
-	struct ex_request *request; /* [cq] NULL until it was submitted */
+	/* NULL until it was submitted, and after the rpc's end. Reader: stores request, looks at is_over; loop: sets is_over,
+	 * takes request. In sequentially consistent order one of them sees the other. */
+	struct ex_request *_Atomic request;
+	atomic_bool is_over;
 	atomic_uint n_refs;
 };
 
@@ -35,6 +43,56 @@ static void call_unref(struct call *c)
 		return;
 	ex_rpc_drop(c->rpc);
 	free(c);
+}
+
+/* The rpc is over: so is its request, if there is one. */
+static void let_go(struct call *c)
+{
+	struct ex_request *r = atomic_exchange(&c->request, NULL);
+	if (r)
+		ex_request_cancel(r);
+	ex_request_unref(r);
+}
+
+/* --- long requests --------------------------------------------------------------------------------------- */
+
+typedef void read_fn(struct ex_router_service *s, struct ex_rpc *rpc, struct ex_msg *m); /* takes m. [any] */
+
+struct long_request {
+	struct ex_job job;
+	struct ex_router_service *s;
+	struct ex_rpc *rpc; /* held */
+	struct ex_msg *m;
+	read_fn *read;
+};
+
+static void read_long(struct ex_job *job)
+{
+	struct long_request *l = EX_CONTAINER_OF(job, struct long_request, job);
+	l->read(l->s, l->rpc, l->m);
+	ex_rpc_drop(l->rpc);
+	free(l);
+}
+
+/* Has m read, here when it is short. False: it was not taken, and the rpc is finished. */
+static bool take_request(struct ex_router_service *s, struct ex_rpc *rpc, struct ex_msg *m, read_fn *read)
+{
+	if (ex_msg_bytes(m) <= LONG_ASK_BYTES) {
+		read(s, rpc, m);
+		return true;
+	}
+	struct long_request *l = calloc(1, sizeof *l);
+	if (l) {
+		*l = (struct long_request){.job.run = read_long, .s = s, .rpc = ex_rpc_hold(rpc), .m = m, .read = read};
+		if (ex_jobs_push(s->reader, &l->job))
+			return true;
+		ex_rpc_drop(rpc);
+	}
+	ex_msg_free(m);
+	ex_rpc_finish_errno(rpc, l ? -EAGAIN : -ENOMEM,
+		l ? "as many long requests as are taken wait to be read already" : "out of memory");
+	free(l);
+	return false;
 }
 
 /* --- prompts --------------------------------------------------------------------------------------------- */
@@ -238,7 +296,7 @@ static void on_finished(void *ctx, struct ex_request *r, const struct ex_finishe
 	call_unref(c);
 }
 
-/* --- Generate [cq] --------------------------------------------------------------------------------------- */
+/* --- Generate [cq], but for reading ----------------------------------------------------------------------- */
 
 static struct ex_request_params request_params(
 	const Expertd__V1__GenerateRequest *q, const struct prompt *p, struct call *c)
@@ -286,9 +344,14 @@ static int submit(struct call *c, const Expertd__V1__GenerateRequest *q, struct 
 	if (!rc) {
 		const struct ex_request_params params = request_params(q, &p, c);
 		atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed); /* the request's, until on_finished */
-		rc = ex_engine_submit(c->s->o.engine, &params, err, &c->request);
+		struct ex_request *r;
+		rc = ex_engine_submit(c->s->o.engine, &params, err, &r);
 		if (rc)
 			atomic_fetch_sub_explicit(&c->n_refs, 1, memory_order_relaxed);
+		else
+			atomic_store(&c->request, r);
+		if (atomic_load(&c->is_over))
+			let_go(c);
 	}
 	free(p.ids);
 	return rc;
@@ -306,30 +369,45 @@ static int generate_start(struct ex_rpc *rpc, void *ctx)
 	return 0;
 }
 
-static void generate_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
+/* Takes a reference of the call. */
+static void read_generate(struct ex_router_service *s, struct ex_rpc *rpc, struct ex_msg *m)
 {
 	struct call *c = ex_rpc_data(rpc);
 	struct ex_err err = EX_ERR_INIT;
+	(void)s;
+	if (atomic_load(&c->is_over)) {
+		ex_msg_free(m);
+		call_unref(c);
+		return;
+	}
 	ProtobufCMessage *q = unpack_request(m, &expertd__v1__generate_request__descriptor, &err);
-	(void)ctx;
 	int rc = q ? submit(c, (const Expertd__V1__GenerateRequest *)q, &err) : -EINVAL;
 	if (q)
 		protobuf_c_message_free_unpacked(q, NULL);
 	if (rc)
 		ex_rpc_finish_errno(rpc, rc, ex_err_text(&err));
+	call_unref(c);
+}
+
+static void generate_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
+{
+	struct call *c = ex_rpc_data(rpc);
+	atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed);
+	if (!take_request(ctx, rpc, m, read_generate))
+		call_unref(c);
 }
 
 static void generate_done(struct ex_rpc *rpc, bool cancelled, void *ctx)
 {
 	struct call *c = ex_rpc_data(rpc);
 	(void)ctx;
-	if (c->request && cancelled)
-		ex_request_cancel(c->request);
-	c->request = ex_request_unref(c->request);
+	(void)cancelled; /* a call may also be finished for a second message while its request waits */
+	atomic_store(&c->is_over, true);
+	let_go(c);
 	call_unref(c);
 }
 
-/* --- Tokenize [cq] --------------------------------------------------------------------------------------- */
+/* --- Tokenize [cq], but for reading ----------------------------------------------------------------------- */
 
 static int tokenize(
 	const struct ex_router_service *s, const Expertd__V1__TokenizeRequest *q, struct ex_err *err, struct prompt *p)
@@ -344,12 +422,15 @@ static int tokenize(
 	}
 }
 
-static void tokenize_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
+static void read_tokenize(struct ex_router_service *s, struct ex_rpc *rpc, struct ex_msg *m)
 {
-	struct ex_router_service *s = ctx;
 	struct ex_err err = EX_ERR_INIT;
 	struct prompt p = {0};
 	Expertd__V1__TokenizeReply reply = EXPERTD__V1__TOKENIZE_REPLY__INIT;
+	if (ex_rpc_cancelled(rpc)) {
+		ex_msg_free(m);
+		return;
+	}
 	ProtobufCMessage *q = unpack_request(m, &expertd__v1__tokenize_request__descriptor, &err);
 	int rc = q ? tokenize(s, (const Expertd__V1__TokenizeRequest *)q, &err, &p) : -EINVAL;
 	reply.n_ids = p.n;
@@ -368,6 +449,11 @@ static void tokenize_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 		protobuf_c_message_free_unpacked(q, NULL);
 }
 
+static void tokenize_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
+{
+	take_request(ctx, rpc, m, read_tokenize);
+}
+
 /* --- the service ----------------------------------------------------------------------------------------- */
 
 int ex_router_service_new(const struct ex_router_service_opts *o, struct ex_router_service **ret)
@@ -377,14 +463,26 @@ int ex_router_service_new(const struct ex_router_service_opts *o, struct ex_rout
 		return -ENOMEM;
 	s->magic = SERVICE_MAGIC;
 	s->o = *o;
+	int rc = ex_jobs_new("reader", LONG_ASKS_MAX, &s->reader);
+	if (rc) {
+		free(s);
+		return rc;
+	}
 	*ret = s;
 	return 0;
+}
+
+void ex_router_service_stop(struct ex_router_service *s)
+{
+	EX_CHECK_OBJ(s, SERVICE_MAGIC);
+	s->reader = ex_jobs_free(s->reader);
 }
 
 struct ex_router_service *ex_router_service_free(struct ex_router_service *s)
 {
 	if (s) {
 		EX_CHECK_OBJ(s, SERVICE_MAGIC);
+		assert(!s->reader);
 		s->magic = 0;
 		free(s);
 	}

@@ -16,8 +16,10 @@ struct ex_router_service_opts {
 	uint32_t prompt_bytes_max;
 };
 int ex_router_service_new(const struct ex_router_service_opts *o, struct ex_router_service **ret);
+/* Reads nothing more. After the servers were stopped, before the engine is freed. [main] */
+void ex_router_service_stop(struct ex_router_service *s);
 struct ex_router_service *ex_router_service_free(struct ex_router_service *s);
-/* Path-NULL-terminated; one list per server, 4 at most, each living as long as s. The servers are stopped before the engine and s are freed. */
+/* Path-NULL-terminated; one list per server, 4 at most, each living as long as s. The servers are stopped, then s, before the engine and s are freed. */
 const struct ex_method *ex_router_service_methods(struct ex_router_service *s, int loop_i);
 
 #endif

@@ -3,9 +3,11 @@
 
 import os
 import signal
+import threading
+import time
 
 from clients import grpc_modules
-from fleet import expect, expect_equal, wait_until
+from fleet import Failure, expect, expect_equal, wait_until
 
 QUESTION = "What is 347 + 589?"
 
@@ -47,6 +49,42 @@ def test_client_stops_reading(case):
             except grpc.RpcError as e:
                 reasons = [e.code().name]
             expect(reasons in (["cancelled"], ["CANCELLED"], ["RESOURCE_EXHAUSTED"]), f"how it ended: {reasons}")
+
+
+def test_long_prompts_hold_nobody_up(case):
+    """While prompts of megabytes are encoded, which takes seconds, another client's tokens keep coming."""
+    grpc, messages, stubs = grpc_modules(case)
+    with case.fleet() as f:
+        r1, _, _ = f.two_hosts()
+        times, over = [], threading.Event()
+
+        def read_tokens():
+            with grpc.insecure_channel(r1.address) as channel:
+                while not over.is_set():
+                    request = messages.GenerateRequest(text=QUESTION, max_tokens=300, ignore_eos=True)
+                    times.extend(time.monotonic() for _ in stubs.RouterStub(channel).Generate(request))
+
+        reader = threading.Thread(target=read_tokens)
+        reader.start()
+        try:
+            with grpc.insecure_channel(r1.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+                wait_until("tokens come", lambda: len(times) > 10)
+                start = time.monotonic()
+                request = messages.GenerateRequest(text="\u7b49\u4e8e\u591a\u5c11\u51cf" * 260_000)
+                calls = [stubs.RouterStub(channel).Generate(request) for _ in range(4)]
+                for call in calls:
+                    try:
+                        list(call)
+                        raise Failure("a prompt of a million tokens was taken")
+                    except grpc.RpcError as e:
+                        expect(" tokens, the context " in e.details(), f"why it was refused: {e.details()}")
+                took = time.monotonic() - start
+        finally:
+            over.set()
+            reader.join()
+        seen = [t for t in times if start <= t <= start + took]
+        gap = max(b - a for a, b in zip([start, *seen], [*seen, start + took]))
+        expect(gap < took / 4, f"no token came for {gap:.2f} s of the {took:.2f} s that 4 long prompts took")
 
 
 def test_more_requests_than_places(case):

@@ -84,6 +84,10 @@ tests_unit_test_dispatch_SOURCES = tests/unit/test_dispatch.c tests/unit/fake_ho
 tests_unit_test_dispatch_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_dispatch_fleet_SOURCES = tests/unit/test_dispatch_fleet.c tests/unit/small_model.c
 tests_unit_test_dispatch_fleet_LDADD = $(TEST_LIBS) -lm
+check_PROGRAMS += tests/unit/test_jobs
+TESTS += tests/unit/test_jobs
+tests_unit_test_jobs_SOURCES = tests/unit/test_jobs.c
+tests_unit_test_jobs_LDADD = $(TEST_LIBS)
 tests_unit_test_router_service_SOURCES = tests/unit/test_router_service.c tests/unit/small_model.c tests/unit/ref_ops.c
 tests_unit_test_router_service_LDADD = $(TEST_LIBS) -lm
 

@@ -164,6 +164,7 @@ static int close_fixture(void **state)
 	struct fixture *f = *state;
 	ex_channel_free(f->channel);
 	ex_server_stop(f->server, 0);
+	ex_router_service_stop(f->service);
 	ex_engine_free(f->e);
 	ex_router_service_free(f->service);
 	ex_loop_free(f->loops[0]);
@@ -317,6 +318,34 @@ static int open_with_tiny_buffer(void **state)
 	return rc;
 }
 
+/* Padded with a field that the service does not know, a request is read on the reader thread: the answer is the same, and so are a
+ * refusal and the end when the client leaves. */
+static void test_long_request(void **state)
+{
+	static struct reader a, b;
+	static uint8_t pad[3 + 20000] = {0xa0, 0x9c, 0x01}; /* 20000 as a varint, then as many bytes */
+	ProtobufCMessageUnknownField field = {
+		.tag = 100, .wire_type = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, .len = sizeof pad, .data = pad};
+	Expertd__V1__TokenPrompt tokens;
+	Expertd__V1__GenerateRequest q = ask(&tokens);
+	call(*state, &q, &a);
+	q.base.n_unknown_fields = 1;
+	q.base.unknown_fields = &field;
+	call(*state, &q, &b);
+	assert_int_equal(b.status, EX_STATUS_OK);
+	assert_int_equal(b.n_ids, 10);
+	assert_memory_equal(a.ids, b.ids, 10 * sizeof a.ids[0]);
+	q.model = (char *)"other";
+	refused(*state, &q, EX_STATUS_NOT_FOUND, "model 'other' is not served here, 'small' is");
+	q.model = (char *)"";
+	q.max_tokens = 80;
+	b.cancel_after = 3;
+	call(*state, &q, &b);
+	b.cancel_after = 0;
+	assert_int_equal(b.status, EX_STATUS_CANCELLED);
+	wait_idle(((struct fixture *)*state)->e);
+}
+
 static int open_with_small_buffer(void **state)
 {
 	reply_bytes_max = 2000;
@@ -419,6 +448,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_generate, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_text_prompt, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_refusals, open_fixture, close_fixture),
+		cmocka_unit_test_setup_teardown(test_long_request, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_client_leaves, open_fixture, close_fixture),
 		cmocka_unit_test_setup_teardown(test_last_delta_fills_the_buffer, open_with_tiny_buffer, close_fixture),
 		cmocka_unit_test_setup_teardown(test_client_does_not_read, open_with_small_buffer, close_fixture),
