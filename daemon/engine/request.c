@@ -24,9 +24,9 @@ static int check_prompt(const struct ex_request_params *p, const struct ex_reque
 static int check_sampling(const struct ex_sampling *s, struct ex_err *err)
 {
 	if (!isfinite(s->temperature) || s->temperature < 0)
-		return ex_err_set(err, -EINVAL, "temperature is %g, wanted 0 or more", (double)s->temperature);
+		return ex_err_set(err, -EINVAL, "temperature is %.9g, wanted 0 or more", (double)s->temperature);
 	if (!(s->top_p > 0 && s->top_p <= 1))
-		return ex_err_set(err, -EINVAL, "top_p is %g, wanted more than 0 and at most 1", (double)s->top_p);
+		return ex_err_set(err, -EINVAL, "top_p is %.9g, wanted more than 0 and at most 1", (double)s->top_p);
 	return 0;
 }
 

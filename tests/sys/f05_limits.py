@@ -40,6 +40,7 @@ def test_requests_beyond_limits(case):
                     ({"text": "x", "sampling": m.Sampling(temperature=math.nan)}, wrong, "temperature"),
                     ({"text": "x", "sampling": m.Sampling(temperature=math.inf)}, wrong, "temperature"),
                     ({"text": "x", "sampling": m.Sampling(top_p=-1)}, wrong, "top_p"),
+                    ({"text": "x", "sampling": m.Sampling(top_p=1.0000001)}, wrong, "top_p is 1.0000001"),
                     ({"text": "x", "sampling": m.Sampling(top_p=math.nan)}, wrong, "top_p"),
                     ({"text": "x", "stop": ["a"] * 17}, wrong, "17 stop strings"),
                     ({"text": "x", "stop": [""]}, wrong, "stop string 0"),
