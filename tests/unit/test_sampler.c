@@ -122,6 +122,32 @@ static void test_counter_based(void **state)
 	assert_true(n_other > 32);
 }
 
+/* Draws that differ in the seed alone, or in the position alone, are fair and independent of their neighbours: chi-square of
+ * single draws (7 degrees of freedom) and of neighbouring pairs (63) stays below the 1 in 10,000 quantile. */
+static void test_seeds_and_positions_are_independent(void **state)
+{
+	const float logits[VOCAB] = {0};
+	for (int by_seed = 0; by_seed < 2; by_seed++) {
+		double single[VOCAB] = {0}, pair[VOCAB][VOCAB] = {{0}}, chi_single = 0, chi_pair = 0;
+		uint32_t before = 0;
+		const int n = 64000;
+		for (int i = 0; i <= n; i++) {
+			const struct ex_sampling p = {.temperature = 1, .top_p = 1, .seed = by_seed ? (uint64_t)i : 3};
+			uint32_t id = pick(*state, logits, p, by_seed ? 17 : (uint64_t)i);
+			single[id] += i > 0;
+			pair[before][id] += i > 0;
+			before = id;
+		}
+		for (int i = 0; i < VOCAB; i++) {
+			chi_single += pow(single[i] - n / 8.0, 2) / (n / 8.0);
+			for (int j = 0; j < VOCAB; j++)
+				chi_pair += pow(pair[i][j] - n / 64.0, 2) / (n / 64.0);
+		}
+		assert_true(chi_single < 29.9);
+		assert_true(chi_pair < 113);
+	}
+}
+
 static void test_not_finite_is_refused(void **state)
 {
 	float logits[VOCAB] = {0};
@@ -160,6 +186,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_top_p_is_the_fewest, make, drop),
 		cmocka_unit_test_setup_teardown(test_frequencies_follow_softmax, make, drop),
 		cmocka_unit_test_setup_teardown(test_counter_based, make, drop),
+		cmocka_unit_test_setup_teardown(test_seeds_and_positions_are_independent, make, drop),
 		cmocka_unit_test_setup_teardown(test_not_finite_is_refused, make, drop),
 		cmocka_unit_test_setup_teardown(test_logprobs, make, drop),
 	};
