@@ -91,6 +91,7 @@ static void publish(struct ex_engine *e)
 	e->stat.running = e->sched.n_running;
 	e->stat.waiting = e->sched.n_waiting;
 	e->stat.pages_used = used;
+	uint64_t n_preempted = e->sched.n_preempted - e->stat.n_preempted;
 	e->stat.n_preempted = e->sched.n_preempted;
 	e->stat.generation_tokens += e->n_new_tokens;
 	e->stat.prompt_tokens += e->n_new_prompt_tokens;
@@ -104,6 +105,8 @@ static void publish(struct ex_engine *e)
 	e->n_new_tokens = e->n_new_prompt_tokens = 0;
 	ex_metric_set(e->m.running, e->sched.n_running);
 	ex_metric_set(e->m.waiting, waiting);
+	if (n_preempted)
+		ex_metric_add(e->m.preemptions, n_preempted);
 	ex_metric_set(e->m.kv_usage, (double)used / e->o.n_pages);
 }
 
@@ -130,6 +133,7 @@ static void find_metrics(struct engine_metrics *m)
 		.running = ex_metric(EX_M_REQUESTS_RUNNING, NULL),
 		.waiting = ex_metric(EX_M_REQUESTS_WAITING, NULL),
 		.kv_usage = ex_metric(EX_M_KV_USAGE, NULL),
+		.preemptions = ex_metric(EX_M_PREEMPTIONS, NULL),
 		.prompt_tokens = ex_metric(EX_M_PROMPT_TOKENS, NULL),
 		.generation_tokens = ex_metric(EX_M_GENERATION_TOKENS, NULL),
 		.ttft = ex_metric(EX_M_TTFT, NULL),

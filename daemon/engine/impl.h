@@ -13,7 +13,7 @@
 
 /* Series that a step touches, looked up once. */
 struct engine_metrics {
-	struct ex_metric *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
+	struct ex_metric *running, *waiting, *kv_usage, *preemptions, *prompt_tokens, *generation_tokens;
 	struct ex_metric *ttft, *itl, *e2e, *queue_time;
 	struct ex_metric *success[EX_FINISH_CANCELLED + 1]; /* by enum ex_finish */
 };

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/lock.h"
+#include "base/metrics.h"
 #include "engine/engine.h"
 #include "ref_ops.h"
 #include "small_tokenizer.h"
@@ -201,7 +202,10 @@ static uint64_t run_set(const struct shape *s, uint32_t n, bool at_once, struct 
 		assert_int_equal(c[i].n_ids, 10 + i % 7);
 		client_done(&c[i]);
 	}
-	ex_engine_stat(f.e, &st);
+	assert_true(ex_engine_drain(f.e, 10000));
+	do
+		ex_engine_stat(f.e, &st);
+	while (st.pages_used && usleep(1000) == 0); /* published at the end of the turn */
 	close_engine(&f);
 	return st.n_preempted;
 }
@@ -226,6 +230,7 @@ static void test_scheduling_does_not_change_text(void **state)
 	run_set(&(struct shape){.max_batch = 8, .step_tokens = 9, .n_pages = 64}, SET, true, batch);
 	uint64_t n = run_set(&(struct shape){.max_batch = 8, .step_tokens = 9, .n_pages = 9}, SET, true, squeezed);
 	assert_true(n > 0);
+	assert_int_equal(ex_metric_count(ex_metric(EX_M_PREEMPTIONS, NULL)), n);
 	expect_same(alone, batch);
 	expect_same(alone, squeezed);
 	uint32_t n_distinct = 0;

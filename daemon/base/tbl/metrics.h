@@ -5,6 +5,7 @@
 EX_METRIC(REQUESTS_RUNNING, "expertd_num_requests_running", EX_GAUGE, NULL, "Requests in the running batch.")
 EX_METRIC(REQUESTS_WAITING, "expertd_num_requests_waiting", EX_GAUGE, NULL, "Requests waiting for a place in the batch.")
 EX_METRIC(KV_USAGE, "expertd_kv_cache_usage_perc", EX_GAUGE, NULL, "Share of KV pages in use, 0 to 1.")
+EX_METRIC(PREEMPTIONS, "expertd_num_preemptions_total", EX_COUNTER, NULL, "Sequences pushed out of the batch for want of KV pages, to be computed again.")
 EX_METRIC(PROMPT_TOKENS, "expertd_prompt_tokens_total", EX_COUNTER, NULL, "Prompt tokens computed.")
 EX_METRIC(GENERATION_TOKENS, "expertd_generation_tokens_total", EX_COUNTER, NULL, "Tokens generated.")
 EX_METRIC(REQUEST_SUCCESS, "expertd_request_success_total", EX_COUNTER, "finished_reason", "Requests ended, by reason.")
