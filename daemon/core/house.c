@@ -19,6 +19,7 @@
 #define PROGRESS_NS      EX_NS_PER_S        /* STATUS= this often while loading */
 #define PROGRESS_LOG_NS  (10 * EX_NS_PER_S) /* and a journal line this often */
 #define GRACE_MS         1000
+#define END_MS           1000                 /* for the step at hand, when requests are cut */
 #define QUIET_NS         (300 * EX_NS_PER_MS) /* an expert host without work that long is drained */
 
 /* --- shared by the roles --------------------------------------------------------------------------------- */
@@ -190,6 +191,8 @@ struct ex_house *ex_house_free(struct ex_house *h)
 {
 	if (!h)
 		return NULL;
+	if (h->engine && ex_engine_end(h->engine, END_MS))
+		h->grace_ms = GRACE_MS;
 	if (h->admin_server) /* first: it carries calls of the Router service too */
 		h->admin_server = ex_server_stop(h->admin_server, h->grace_ms);
 	ex_house_free_router(h);

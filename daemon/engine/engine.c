@@ -25,8 +25,8 @@ const char *ex_finish_name(enum ex_finish f)
 
 /* --- the step thread ------------------------------------------------------------------------------------- */
 
-/* Waits for something to do, takes new requests over. False when the engine stops. */
-static bool take_inbox(struct ex_engine *e)
+/* Waits for something to do, takes new requests over; *ret_all: all are to end. False when the engine stops. */
+static bool take_inbox(struct ex_engine *e, bool *ret_all)
 {
 	ex_lock_take(&e->lock);
 	while (!e->stopping && !e->inbox_first && !e->cancel_asked && !e->sched.n_running && !e->sched.n_waiting) {
@@ -38,6 +38,7 @@ static bool take_inbox(struct ex_engine *e)
 	e->n_inbox = 0;
 	e->cancel_asked = false;
 	bool go_on = !e->stopping;
+	*ret_all = e->ending;
 	ex_lock_give(&e->lock);
 	while (r) {
 		struct ex_request *next = r->next;
@@ -113,8 +114,9 @@ static void publish(struct ex_engine *e)
 static void *step_thread(void *arg)
 {
 	struct ex_engine *e = arg;
-	while (take_inbox(e)) {
-		reap(e, false);
+	bool all;
+	while (take_inbox(e, &all)) {
+		reap(e, all);
 		admit(e);
 		ex_engine_step(e);
 		publish(e);
@@ -272,6 +274,16 @@ bool ex_engine_drain(struct ex_engine *e, unsigned timeout_ms)
 	bool empty = e->n_live == 0;
 	ex_lock_give(&e->lock);
 	return empty;
+}
+
+bool ex_engine_end(struct ex_engine *e, unsigned timeout_ms)
+{
+	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
+	ex_lock_take(&e->lock);
+	e->ending = e->cancel_asked = true;
+	pthread_cond_signal(&e->wake);
+	ex_lock_give(&e->lock);
+	return ex_engine_drain(e, timeout_ms);
 }
 
 /* --- for every thread ------------------------------------------------------------------------------------ */

@@ -91,6 +91,8 @@ int ex_engine_new(const struct ex_engine_opts *o, struct ex_err *err, struct ex_
 struct ex_engine *ex_engine_free(struct ex_engine *e);
 /* No new requests; returns when none is left or timeout_ms passed (then false). [main] */
 bool ex_engine_drain(struct ex_engine *e, unsigned timeout_ms);
+/* The same, and those that are left end as cancelled after the step at hand, so that clients hear how far they came. [main] */
+bool ex_engine_end(struct ex_engine *e, unsigned timeout_ms);
 
 /* -EINVAL (prompt empty, token id out of range, limits), -E2BIG (the context, or the whole KV pool, cannot hold the prompt and one token: both
  * numbers in err), -EAGAIN (queue full), -ESHUTDOWN.

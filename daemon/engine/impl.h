@@ -32,7 +32,7 @@ struct ex_engine {
 	pthread_cond_t idle; /* a request ended */
 	/* guarded by lock */
 	struct ex_request *inbox_first, *inbox_last;
-	bool stopping, draining, cancel_asked;
+	bool stopping, draining, ending, cancel_asked;
 	uint32_t n_inbox;
 	uint32_t n_live; /* not ended */
 	uint64_t n_submitted, start_us;

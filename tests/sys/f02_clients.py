@@ -99,6 +99,27 @@ def test_more_requests_than_places(case):
         expect(idle(r1), "something is left running")
 
 
+def test_terminate_cuts_in_order(case):
+    """What still runs after drain_s ends as cancelled, and its client is told so and how far it came."""
+    grpc, messages, stubs = grpc_modules(case)
+    with case.fleet() as f:
+        r1 = f.router("r1", shards="*", max_batch=1, extra={"node": {"drain_s": 1}})
+        with grpc.insecure_channel(r1.address) as channel:
+            request = messages.GenerateRequest(text=QUESTION, max_tokens=490, ignore_eos=True)
+            calls = [stubs.RouterStub(channel).Generate(request) for _ in range(50)]
+            wait_until("it runs", lambda: r1.ctl_json("status")["router"]["prompt_tokens"] > 0)
+            r1.signal(signal.SIGTERM)
+            reasons = []
+            for call in calls:
+                events = list(call)
+                end = events[-1].finished
+                expect(end.reason == "length" or (end.reason, end.error) == ("cancelled", "the server stops"), f"the end: {end}")
+                expect_equal(end.completion_tokens, sum(len(e.delta.ids) for e in events), "completion_tokens against ids seen")
+                reasons.append(end.reason)
+        expect("cancelled" in reasons, "all 50 requests ended within drain_s: nothing was cut")
+        expect_equal(r1.process.wait(30), 0, "the router's exit status")
+
+
 def test_terminate_drains(case):
     """SIGTERM lets running requests end, and takes no new ones."""
     with case.fleet() as f:
