@@ -271,15 +271,30 @@ static int parse_header(const struct file *f, struct ex_err *err, json_t **ret, 
 	if (length > f->size - LENGTH_BYTES)
 		return ex_err_set(err, -EINVAL, "'%s': header of %llu bytes in a file of %zu: the file is cut short",
 			f->path, (unsigned long long)length, f->size);
+	/* The format wants it as the first byte: other readers refuse a header that begins with white space. */
+	if (length == 0 || f->map[LENGTH_BYTES] != '{')
+		return ex_err_set(err, -EINVAL, "'%s': header does not begin with '{'", f->path);
 	json_t *root = json_loadb((const char *)f->map + LENGTH_BYTES, length, JSON_REJECT_DUPLICATES, &why);
 	if (!root)
 		return ex_err_set(err, -EINVAL, "'%s': header: byte %d: %s", f->path, why.position, why.text);
-	if (!json_is_object(root)) {
-		json_decref(root);
-		return ex_err_set(err, -EINVAL, "'%s': header is not a JSON object", f->path);
-	}
-	*ret = root;
+	*ret = root; /* an object: it begins with '{' */
 	*ret_length = length;
+	return 0;
+}
+
+/* Texts by name, as the format has it. */
+static int check_metadata(const struct file *f, const json_t *v, struct ex_err *err)
+{
+	const char *key;
+	json_t *text;
+	if (!json_is_object(v))
+		return ex_err_set(err, -EINVAL, "'%s': header: __metadata__ is not an object", f->path);
+	json_object_foreach((json_t *)v, key, text)
+	{
+		if (!json_is_string(text))
+			return ex_err_set(err, -EINVAL,
+				"'%s': header: __metadata__ holds '%.64s', which is not a string", f->path, key);
+	}
 	return 0;
 }
 
@@ -299,10 +314,9 @@ static int add_file(struct ex_safetensors *s, const char *path, struct ex_err *e
 	struct entry_ctx x = {.path = f->path, .data_bytes = f->size - LENGTH_BYTES - length, .err = err};
 	json_object_foreach(header, name, v)
 	{
-		if (strcmp(name, "__metadata__") == 0)
-			continue;
 		x.name = name;
-		if ((rc = read_entry(s, &x, v, data)) < 0)
+		bool metadata = strcmp(name, "__metadata__") == 0;
+		if ((rc = metadata ? check_metadata(f, v, err) : read_entry(s, &x, v, data)) < 0)
 			break;
 	}
 	json_decref(header);

@@ -63,7 +63,10 @@ static const struct lie {
 	size_t n_data;
 	const char *message;
 } lies[] = {
-	{"{'a':", 4, "header: byte"}, {"[]", 0, "header is not a JSON object"},
+	{"{'a':", 4, "header: byte"}, {"[]", 0, "header does not begin with '{'"},
+	{" {" OK_A "}", 4, "header does not begin with '{'"},
+	{"{'__metadata__':['pt']," OK_A "}", 4, "__metadata__ is not an object"},
+	{"{'__metadata__':{'format':'pt','step':7}," OK_A "}", 4, "__metadata__ holds 'step', which is not a string"},
 	{"{" OK_A "," OK_A "}", 4, "duplicate object key near '\"a\"'"}, {"{" OK_A "} x", 4, "header: byte"},
 	{"{'a':7}", 4, "tensor 'a': is not described by an object"},
 	{"{'a':{'shape':[4],'data_offsets':[0,4]}}", 4, "tensor 'a': dtype is missing"},
@@ -134,7 +137,7 @@ static void test_length_lies(void **state)
 	} row[] = {
 		{{0}, 0, "has 0 bytes, too few"},
 		{{2, 0, 0, 0, 0, 0, 0}, 7, "has 7 bytes, too few"},
-		{{0}, 8, "header: byte"},
+		{{0}, 8, "header does not begin with"},
 		{{5, 0, 0, 0, 0, 0, 0, 0, '{', '}'}, 10, "header of 5 bytes in a file of 10: the file is cut short"},
 		{{0x01, 0xe1, 0xf5, 0x05}, 12, "header of 100000001 bytes, more than the 100000000 allowed"},
 		{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 12,
