@@ -17,6 +17,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define CONFIG_BYTES_MAX (1 << 20)
@@ -385,9 +386,10 @@ static int write_config(struct plan *p, const char *config_path, const char *tex
 }
 
 /* dir is made, or is there and empty. */
-static int make_dir(const char *dir, struct ex_err *err)
+static int make_dir(const char *dir, struct ex_err *err, bool *ret_made)
 {
-	if (mkdir(dir, 0777) == 0)
+	*ret_made = mkdir(dir, 0777) == 0;
+	if (*ret_made)
 		return 0;
 	if (errno != EEXIST)
 		return ex_err_errno(err, -errno, "cannot make directory '%s'", dir);
@@ -399,6 +401,31 @@ static int make_dir(const char *dir, struct ex_err *err)
 		empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
 	closedir(d);
 	return empty ? 0 : ex_err_set(err, -ENOTEMPTY, "directory '%s' is not empty: nothing is written into it", dir);
+}
+
+/* Hours of writing shall not end at a full disk that could be foreseen. File systems that do not count blocks are not
+ * asked. */
+static int check_room(const struct plan *p)
+{
+	char need[EX_BYTES_TEXT_MAX], there[EX_BYTES_TEXT_MAX];
+	struct statvfs fs;
+	if (statvfs(p->dir, &fs) < 0 || fs.f_blocks == 0)
+		return 0;
+	uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (p->bytes_total <= room)
+		return 0;
+	return ex_err_set(p->err, -ENOSPC, "the checkpoint needs %s, '%s' has %s free: nothing was written",
+		ex_bytes_text(p->bytes_total, need), p->dir, ex_bytes_text(room, there));
+}
+
+/* Makes the directory and sees that the checkpoint fits; a directory made for nothing is removed. */
+static int prepare_dir(const struct plan *p)
+{
+	bool made;
+	int rc = make_dir(p->dir, p->err, &made);
+	if (rc == 0 && (rc = check_room(p)) < 0 && made)
+		rmdir(p->dir);
+	return rc;
 }
 
 static int write_files(struct plan *p)
@@ -424,8 +451,8 @@ int ex_model_synth(const char *config_path, const char *dir, const struct ex_syn
 	int rc = ex_read_file(config_path, CONFIG_BYTES_MAX, err, &text, &n);
 	if (rc < 0 || (rc = ex_model_config_parse(config_path, text, n, err, &c)) < 0)
 		return rc;
-	if ((rc = ex_tensors_each(&c, add_item, &p)) == 0 && (rc = lay_out(&p)) == 0 &&
-		(rc = make_dir(dir, err)) == 0 && (rc = write_files(&p)) == 0)
+	if ((rc = ex_tensors_each(&c, add_item, &p)) == 0 && (rc = lay_out(&p)) == 0 && (rc = prepare_dir(&p)) == 0 &&
+		(rc = write_files(&p)) == 0)
 		rc = write_config(&p, config_path, text, n);
 	free(p.items);
 	return rc;

@@ -17,7 +17,8 @@ struct ex_synth_opts {
 };
 
 /* Writes config.json (a copy of config_path) and safetensors files into new directory dir. Every tensor's values depend
- * on its name, the seed and the element index alone. Refuses an existing non-empty dir. */
+ * on its name, the seed and the element index alone. Refuses an existing non-empty dir, and with -ENOSPC, before anything
+ * is written, a checkpoint larger than what the file system has free. */
 int ex_model_synth(const char *config_path, const char *dir, const struct ex_synth_opts *opts, struct ex_err *err);
 
 #endif

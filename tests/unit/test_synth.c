@@ -113,6 +113,31 @@ static void test_refusals(void **state)
 	scratch_done(&s);
 }
 
+/* Petabytes are refused before the first byte: no disk of a test machine has them, whatever is free there. */
+static void test_no_room(void **state)
+{
+	(void)state;
+	static const char huge[] =
+		"{\"model_type\": \"deepseek_v2\", \"vocab_size\": 1000, \"hidden_size\": 1048576, "
+		"\"num_hidden_layers\": 512,"
+		" \"num_attention_heads\": 1, \"intermediate_size\": 1048576, \"q_lora_rank\": null, \"kv_lora_rank\": "
+		"8,"
+		" \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, \"v_head_dim\": 8, \"n_routed_experts\": null}";
+	struct scratch s;
+	struct ex_err err = EX_ERR_INIT;
+	const struct ex_synth_opts o = {.seed = 1, .dtype = EXPERTD_F32};
+	scratch_new(&s);
+	write_text(s.dir, "in.json", huge);
+	assert_int_equal(ex_model_synth(s.config, s.out, &o, &err), -ENOSPC);
+	if (!strstr(err.text, "PiB, '") || !strstr(err.text, s.out) || !strstr(err.text, " free: nothing was written"))
+		fail_msg("'%s'", err.text);
+	assert_int_equal(access(s.out, F_OK), -1);
+	assert_int_equal(mkdir(s.out, 0777), 0);
+	assert_int_equal(ex_model_synth(s.config, s.out, &o, &err), -ENOSPC);
+	assert_int_equal(rmdir(s.out), 0); /* not ours: it stays, and is empty */
+	scratch_done(&s);
+}
+
 struct seen {
 	uint64_t calls, done, total;
 };
@@ -176,6 +201,7 @@ int main(void)
 		cmocka_unit_test(test_golden_digests),
 		cmocka_unit_test(test_config_says_fp8),
 		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_progress_reaches_total),
 		cmocka_unit_test(test_fill),
 	};
