@@ -141,8 +141,10 @@ void ex_house_free_experts(struct ex_house *h)
 {
 	if (h->expert_server)
 		h->expert_server = ex_server_stop(h->expert_server, 0);
-	if (h->executor) /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */
+	if (h->executor) { /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */
+		ex_executor_abandon(h->executor);
 		h->executor = ex_executor_free(h->executor);
+	}
 	if (h->experts_service)
 		h->experts_service = ex_experts_service_free(h->experts_service);
 	if (h->registry)

@@ -38,7 +38,7 @@ struct ex_executor {
 	struct ex_lock lock;
 	pthread_cond_t queued;
 	struct ex_work *first, **last; /* guarded by lock */
-	bool stop;                     /* guarded by lock */
+	bool stop, abandoned;          /* guarded by lock */
 	_Atomic uint32_t n_rows;       /* queued; written under lock */
 	unsigned n_started;
 	struct worker worker[];
@@ -230,10 +230,10 @@ static int run_on(struct worker *k, struct ex_generation *g)
 	return 0;
 }
 
-static void run_batch(struct worker *k)
+static void run_batch(struct worker *k, bool abandoned)
 {
-	struct ex_generation *g = ex_registry_pin(k->e->o.registry, k->layer, k->first_expert);
-	int rc = g ? run_on(k, g) : -ENOENT;
+	struct ex_generation *g = abandoned ? NULL : ex_registry_pin(k->e->o.registry, k->layer, k->first_expert);
+	int rc = abandoned ? -ESHUTDOWN : g ? run_on(k, g) : -ENOENT;
 	for (uint32_t i = 0; i < k->n_works; i++) {
 		k->work[i]->status = rc;
 		k->work[i]->generation = g ? ex_generation_number(g) : 0;
@@ -254,8 +254,9 @@ static void *worker_main(void *arg)
 			ex_cond_wait_until(&e->queued, &e->lock, ex_now_ns() + IDLE_NS);
 			continue;
 		}
+		bool abandoned = e->abandoned;
 		ex_lock_give(&e->lock);
-		run_batch(k);
+		run_batch(k, abandoned);
 		ex_lock_take(&e->lock);
 		k->is_busy = false;
 		/* what was queued for this shard meanwhile can run now, here or on a worker that looked and slept */
@@ -308,6 +309,14 @@ int ex_executor_new(const struct ex_executor_opts *o, struct ex_err *err, struct
 	}
 	*ret = e;
 	return 0;
+}
+
+void ex_executor_abandon(struct ex_executor *e)
+{
+	ex_lock_take(&e->lock);
+	e->stop = e->abandoned = true;
+	pthread_cond_broadcast(&e->queued);
+	ex_lock_give(&e->lock);
 }
 
 struct ex_executor *ex_executor_free(struct ex_executor *e)

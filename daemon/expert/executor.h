@@ -39,6 +39,8 @@ struct ex_executor_opts {
 int ex_executor_new(const struct ex_executor_opts *o, struct ex_err *err, struct ex_executor **ret);
 /* Stops taking work, finishes what is queued, joins. [main] */
 struct ex_executor *ex_executor_free(struct ex_executor *e);
+/* Stops taking work; what is queued ends with -ESHUTDOWN, not run: nobody waits for it any more. [any] */
+void ex_executor_abandon(struct ex_executor *e);
 
 /* 0: done() will be called. -EAGAIN: queue full, -ESHUTDOWN: stopping; done() will not be called. [any] */
 int ex_executor_submit(struct ex_executor *e, struct ex_work *w);

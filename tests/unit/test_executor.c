@@ -244,6 +244,33 @@ static void test_shutdown(void **state)
 	setup_done(&s);
 }
 
+/* What is queued when nobody waits for it any more is not run, yet ends. */
+static void test_abandon(void **state)
+{
+	(void)state;
+	struct setup s;
+	struct ex_executor *e;
+	struct frame *f[8];
+	start(&s, 1, PICKED, 1000, "300000", &e);
+	for (int i = 0; i < 8; i++) {
+		f[i] = frame_new(0, i);
+		assert_int_equal(ex_executor_submit(e, &f[i]->w), 0);
+	}
+	while (ex_executor_queued_rows(e) == 8 * PICKED) /* the first one is taken */
+		usleep(200);
+	ex_executor_abandon(e);
+	assert_int_equal(ex_executor_submit(e, &f[0]->w), -ESHUTDOWN);
+	ex_executor_free(e);
+	assert_int_equal(s.n_runs, 1);
+	frame_check(f[0]);
+	for (int i = 0; i < 8; i++) {
+		assert_int_equal(f[i]->n_done, 1);
+		assert_int_equal(f[i]->w.status, i ? -ESHUTDOWN : 0);
+		free(f[i]);
+	}
+	setup_done(&s);
+}
+
 struct submitter {
 	struct ex_executor *e;
 	int salt;
@@ -316,6 +343,7 @@ int main(void)
 		cmocka_unit_test(test_queue_bound),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_shutdown),
+		cmocka_unit_test(test_abandon),
 		cmocka_unit_test(test_crowd),
 		cmocka_unit_test(test_bad_options),
 	};
