@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define QUEUED_BYTES_MAX (1u << 20) /* answers that wait for a client that does not read */
+
 extern const unsigned char ex_descriptors[]; /* a serialised google.protobuf.FileDescriptorSet, made by protoc */
 extern const size_t ex_descriptors_size;
 
@@ -120,6 +122,14 @@ static bool find_file(const char *name, const char *symbol, struct span *ret)
 
 static void send_response(struct ex_rpc *rpc, const response *r)
 {
+	size_t queued = ex_rpc_queued_bytes(rpc);
+	if (queued > QUEUED_BYTES_MAX) {
+		char text[96];
+		snprintf(text, sizeof text, "%zu bytes of answers wait, at most %u may: the client does not read",
+			queued, QUEUED_BYTES_MAX);
+		ex_rpc_abort(rpc, EX_STATUS_RESOURCE_EXHAUSTED, text);
+		return;
+	}
 	struct ex_out *o = ex_out_pack(&r->base);
 	if (o)
 		ex_rpc_send(rpc, o);

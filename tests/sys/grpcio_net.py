@@ -248,6 +248,30 @@ def test_reflection_v1(s):
     assert list(alpha.ServerReflectionInfo(iter(requests[:1]), timeout=WAIT_S))[0] == r[0]
 
 
+def test_reflection_is_bounded(s):
+    """Questions by the thousand from a client that reads no answer: its call is ended, and the server keeps nothing."""
+    q = reflection_pb2.ServerReflectionRequest(file_by_filename="expertd/admin.proto")
+    with grpc.insecure_channel(s.target, options=[("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]) as channel:
+        over = threading.Event()
+
+        def questions():
+            for _ in range(20_000):
+                yield q
+            over.wait(WAIT_S)
+
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(questions(), timeout=WAIT_S)
+        size = len(next(call).SerializeToString())
+        time.sleep(2)
+        n = 0
+        try:
+            for n, _ in enumerate(call, 2):
+                pass
+            raise AssertionError(f"all {n} answers of {size} bytes were kept for a client that did not read")
+        except grpc.RpcError as e:
+            assert e.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, (e.code(), e.details(), n)
+        over.set()
+
+
 def test_port_in_use(s):
     other = subprocess.run([s.process.args[0], s.target], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S)
     assert other.returncode == 1 and s.target in other.stderr and "Address already in use" in other.stderr, other.stderr
