@@ -97,13 +97,14 @@ static const char *error_text(int status)
 
 /* --- jobs -------------------------------------------------------------------------------------------------------- */
 
-/* The lane is not read while too much is in flight. */
+/* The lane is not read while too much is in flight. One frame never is, however large: a router sends no second one
+ * before its reply, and its heartbeats must be answered meanwhile, or it takes the host for dead. */
 static void count_job(struct lane *l, size_t bytes)
 {
 	ex_lock_take(&l->lock);
 	l->n_jobs++;
 	l->in_flight_bytes += bytes;
-	if (l->in_flight_bytes > l->env->in_flight_bytes_max && !l->paused) {
+	if (l->in_flight_bytes > l->env->in_flight_bytes_max && l->n_jobs > 1 && !l->paused) {
 		l->paused = true;
 		ex_rpc_pause(l->rpc);
 	}
@@ -116,7 +117,7 @@ static void uncount_job(struct lane *l, size_t bytes)
 	ex_lock_take(&l->lock);
 	l->n_jobs--;
 	l->in_flight_bytes -= bytes;
-	if (l->in_flight_bytes <= l->env->in_flight_bytes_max && l->paused) {
+	if ((l->in_flight_bytes <= l->env->in_flight_bytes_max || l->n_jobs <= 1) && l->paused) {
 		l->paused = false;
 		ex_rpc_resume(l->rpc);
 	}

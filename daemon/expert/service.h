@@ -23,8 +23,8 @@ struct ex_experts_service_opts {
 	uint32_t d_model, n_experts, n_groups;
 	/* Replies queued towards one router that does not read; beyond: the stream is ended. */
 	uint64_t reply_bytes_max;
-	/* x and y of one stream's frames that are being computed; beyond: it is not read, heartbeats included, until
-	 * some are done. */
+	/* x and y of one stream's frames that are being computed; beyond, with more than one frame: it is not read,
+	 * heartbeats included, until some are done. */
 	uint64_t in_flight_bytes_max;
 };
 int ex_experts_service_new(const struct ex_experts_service_opts *o, struct ex_experts_service **ret);

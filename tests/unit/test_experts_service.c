@@ -489,6 +489,32 @@ static void test_in_flight_is_bounded(void **state)
 	}
 }
 
+/* A frame larger than all that is allowed is computed, and heartbeats behind it are answered meanwhile. */
+static void test_heartbeat_behind_a_huge_frame(void **state)
+{
+	struct fixture *f = *state;
+	start(f, 0, FRAME_IN_FLIGHT / 2);
+	f->executor.hold = true;
+	send_frame(f, 1, EXPERTD_F32);
+	send_heartbeat(f, 4242);
+	struct ex_frame_reply r = wait_reply(f, 0);
+	assert_int_equal(r.id, 0);
+	assert_int_equal(r.sent_ns, 4242);
+	ex_frame_reply_done(&r);
+	send_frame(f, 2, EXPERTD_F32);
+	send_frame(f, 3, EXPERTD_F32);
+	while (n_submitted(f) < 6)
+		usleep(1000);
+	usleep(20000); /* time for the third frame to come, if it could */
+	assert_int_equal(n_submitted(f), 6);
+	release_work(&f->executor);
+	for (unsigned i = 1; i < 4; i++) {
+		r = wait_reply(f, i);
+		assert_int_equal(r.status, 0);
+		ex_frame_reply_done(&r);
+	}
+}
+
 static void block_loop(void *ctx)
 {
 	sem_wait(ctx);
@@ -601,6 +627,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stream_dies_mid_work, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_close, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_flight_is_bounded, setup_bare, teardown),
+		cmocka_unit_test_setup_teardown(test_heartbeat_behind_a_huge_frame, setup_bare, teardown),
 		cmocka_unit_test_setup_teardown(test_router_that_does_not_read, setup_bare, teardown),
 		cmocka_unit_test_setup_teardown(test_hello, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hello_refuses, setup, teardown),
