@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Placement changes no bit: all experts local, two hosts, three hosts, other splits, other owners."""
 
+from concurrent import futures
+
 from fleet import expect_equal
 
 QUESTIONS = ["What is 347 + 589?", "703-458", "Combien font 64 - 99 ?"]
@@ -13,6 +15,17 @@ def outputs(router):
         g = router.generate(q, "--logprobs=5")
         out.append((g.ids, [(t["logprob"], [(x["id"], x["logprob"]) for x in t["top"]]) for t in g.logprobs]))
     return out
+
+
+def test_routers_share_a_host(case):
+    """Two routers at once on a host whose two workers may run frames of both together: each gets the bits that it gets alone."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto", workers=2)
+        routers = [f.router(name, [h1]) for name in ("r1", "r2")]
+        alone = outputs(routers[0])
+        with futures.ThreadPoolExecutor(4) as pool:
+            for got in pool.map(outputs, routers * 2):
+                expect_equal(got, alone, "in company against alone")
 
 
 def test_placements(case):
