@@ -383,6 +383,19 @@ static void tick_data(void *ctx)
 		ex_host_tick_data(&d->hosts[p], trust_clock, beat);
 }
 
+/* The reply of one host that has every shard must fit a frame: the host would refuse to make a larger one. */
+static int check_frame_size(const struct ex_dispatch_opts *o, struct ex_err *err)
+{
+	const uint64_t max = EX_FRAME_BYTES_MAX - EX_FRAME_HEAD_BYTES_MAX;
+	uint64_t row = (uint64_t)EX_MIN(o->topk, o->n_groups) * o->d_model * sizeof(float);
+	if (row && o->rows_max > max / row)
+		return ex_err_set(err, -EINVAL,
+			"[router] step_tokens_max = %u: a host's reply to that many rows can have %" PRIu64
+			" bytes, a frame holds %" PRIu64 "; with this model at most %" PRIu64 " are allowed",
+			o->rows_max, o->rows_max * row, max, max / row);
+	return 0;
+}
+
 static int check_opts(const struct ex_dispatch_opts *o, struct ex_err *err)
 {
 	if (!o->n_experts || !o->n_groups || o->n_groups > o->n_experts)
@@ -395,7 +408,7 @@ static int check_opts(const struct ex_dispatch_opts *o, struct ex_err *err)
 		return ex_err_set(err, -EINVAL, "dispatch: rows travel as f32 or bf16, not as dtype %u", o->x_dtype);
 	if (o->n_peers && (!o->connect_ms || !o->heartbeat_ms || !o->frame_timeout_ms))
 		return ex_err_set(err, -EINVAL, "dispatch: times for peers are not set");
-	return 0;
+	return o->n_peers ? check_frame_size(o, err) : 0;
 }
 
 static int make_step_side(struct ex_dispatch *d)

@@ -435,6 +435,32 @@ static void test_views(void **state)
 	close_fixture(&f);
 }
 
+/* Rows whose partial sums would not fit one reply are refused before any host is asked. */
+static void test_step_beyond_a_frame(void **state)
+{
+	(void)state;
+	static const char *const peers[] = {"127.0.0.1:1"};
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_dispatch *d = NULL;
+	const struct ex_dispatch_opts o = {
+		.d_model = 7168,
+		.n_layers = 61,
+		.n_experts = 256,
+		.n_groups = 32,
+		.rows_max = 8192,
+		.topk = 8,
+		.x_dtype = EXPERTD_F32,
+		.peers = peers,
+		.n_peers = 1,
+		.connect_ms = 1,
+		.heartbeat_ms = 1,
+		.frame_timeout_ms = 1,
+	};
+	assert_int_equal(ex_dispatch_new(&o, &err, &d), -EINVAL);
+	assert_non_null(strstr(ex_err_text(&err), "step_tokens_max = 8192"));
+	assert_non_null(strstr(ex_err_text(&err), "at most 2267 are allowed"));
+}
+
 static int start_net(void **state)
 {
 	(void)state;
@@ -464,6 +490,7 @@ int main(void)
 		cmocka_unit_test(test_other_model),
 		cmocka_unit_test(test_other_wire),
 		cmocka_unit_test(test_views),
+		cmocka_unit_test(test_step_beyond_a_frame),
 	};
 	return cmocka_run_group_tests(tests, start_net, stop_net);
 }
