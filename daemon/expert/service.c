@@ -148,6 +148,13 @@ struct ex_experts_service *ex_experts_service_free(struct ex_experts_service *s)
 	return NULL;
 }
 
+/* The largest frame that this model's rows can make: a stranger's would be buffered up to here. */
+static size_t frame_bytes_max(uint32_t d_model)
+{
+	return EX_MIN((size_t)EX_FRAME_ROWS_MAX * d_model * sizeof(float) + EX_FRAME_HEAD_BYTES_MAX,
+		(size_t)EX_FRAME_BYTES_MAX);
+}
+
 const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s, int loop_control, int loop_data)
 {
 	s->methods[0] = (struct ex_method){
@@ -160,7 +167,7 @@ const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s,
 	s->methods[1] = (struct ex_method){
 		.path = "/expertd.v1.Experts/Dispatch",
 		.loop_i = loop_data,
-		.message_bytes_max = EX_FRAME_BYTES_MAX,
+		.message_bytes_max = frame_bytes_max(s->o.d_model),
 		.start = ex_lane_start,
 		.message = ex_lane_message,
 		.half_close = ex_lane_half_close,

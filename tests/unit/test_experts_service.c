@@ -419,6 +419,18 @@ static void test_bad_frame_ends_the_stream(void **state)
 	assert_int_equal(f->executor.n_submitted, 0);
 }
 
+/* What no frame of this model can be is not even buffered. */
+static void test_frame_beyond_the_model(void **state)
+{
+	struct fixture *f = *state;
+	struct ex_frame_request q = {
+		.id = 5, .x_dtype = 1, .n_rows = 3, .d_model = D_MODEL, .n_shards = 3, .shards = shards};
+	static const uint8_t x[24u << 20];
+	ex_stream_send(f->stream, ex_frame_request_pack(&q, x, sizeof x, NULL, NULL));
+	wait_closed(f);
+	assert_int_equal(f->status, EX_STATUS_RESOURCE_EXHAUSTED);
+}
+
 /* The router goes while its frames are computed: the work ends by itself, in nobody's arms (a sanitizer sees what
  * leaks). */
 static void test_stream_dies_mid_work(void **state)
@@ -626,6 +638,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bad_frame_ends_the_stream, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stream_dies_mid_work, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_close, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_frame_beyond_the_model, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_flight_is_bounded, setup_bare, teardown),
 		cmocka_unit_test_setup_teardown(test_heartbeat_behind_a_huge_frame, setup_bare, teardown),
 		cmocka_unit_test_setup_teardown(test_router_that_does_not_read, setup_bare, teardown),
