@@ -58,6 +58,7 @@ struct fleet_host {
 	uint64_t state_ns, next_try_ns, heard_ns, hello_ns;
 	struct ex_stream *stream; /* its reference; NULL: none */
 	bool hello_pending;       /* [control loop] */
+	bool hello_answered;      /* [control loop] by a message, good or not */
 	bool hello_good;          /* Hello was accepted: a stream may be opened */
 	bool loading; /* some of its shards were not ready at the last Hello, or one has gone since: ask again */
 	uint8_t *has; /* [n_layers * n_groups] ready shards */

@@ -124,6 +124,7 @@ static void hello_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
 	struct ex_err err = EX_ERR_INIT;
 	ProtobufCMessage *reply = ex_msg_unpack(m, &expertd__v1__hello_reply__descriptor);
 	(void)s;
+	h->hello_answered = true;
 	ex_msg_free(m);
 	if (!reply) {
 		ex_host_fail(h, "handshake: malformed reply");
@@ -145,7 +146,7 @@ static void hello_closed(struct ex_stream *s, int status, const char *text, void
 	bool alive = h->stream != NULL; /* a refresh that failed leaves the stream to judge */
 	ex_lock_give(&h->d->lock);
 	ex_stream_drop(s);
-	if (status && !alive) {
+	if ((status || !h->hello_answered) && !alive) {
 		snprintf(why, sizeof why, "handshake: %s", text && text[0] ? text : "no answer");
 		ex_host_fail(h, why);
 	}
@@ -165,6 +166,7 @@ static int send_hello(struct fleet_host *h, struct ex_err *err)
 	struct ex_out *out = ex_out_pack(&q.base);
 	if (!out)
 		return ex_err_set(err, -ENOMEM, "handshake: out of memory");
+	h->hello_answered = false;
 	int rc = ex_stream_open(h->control, HELLO_PATH, o->connect_ms, true, &ops, h, err, &s);
 	if (rc) {
 		ex_out_free(out);

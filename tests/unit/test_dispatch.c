@@ -391,6 +391,13 @@ static void test_other_wire(void **state)
 	refuse(FAKE_OTHER_WIRE, "speaks wire version 2, this router 1");
 }
 
+/* Told, and not asked again at once for ever. */
+static void test_hello_without_reply(void **state)
+{
+	(void)state;
+	refuse(FAKE_HELLO_EMPTY, "handshake: no answer");
+}
+
 struct seen {
 	uint32_t n_hosts, n_shards, n_holders;
 };
@@ -489,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_second_owner),
 		cmocka_unit_test(test_other_model),
 		cmocka_unit_test(test_other_wire),
+		cmocka_unit_test(test_hello_without_reply),
 		cmocka_unit_test(test_views),
 		cmocka_unit_test(test_step_beyond_a_frame),
 	};
