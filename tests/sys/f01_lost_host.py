@@ -2,6 +2,7 @@
 """A lost expert host without a replica: its requests end with a clean error within a second, the router lives, and serves again when the
 host is back."""
 
+import json
 import signal
 import time
 
@@ -40,6 +41,16 @@ def check_ended_cleanly(generations):
     return lost
 
 
+def check_noticed(case, r1, fault):
+    """The router knew within a second of the fault (time.time())."""
+    def down():
+        events = [json.loads(line) for line in r1.ctl("--json", "events").stdout.splitlines()]
+        took = [int(e["realtime_us"]) / 1e6 - fault for e in events if e["name"] == "HOST_DOWN" and "h2" in e["text"]]
+        return [t for t in took if t >= 0]
+    took = wait_until("a HOST_DOWN event", down)[0]
+    expect(took < (10 if case.sanitized else 1), f"the host was down {took:.2f} s after the fault, wanted under 1 s")
+
+
 def check_serves_again(f, r1):
     wait_until("the host is ready again", lambda: all(h["state"] in ("ready", "local") for h in r1.ctl_json("host", "list")["hosts"]))
     g = r1.generate(QUESTION)
@@ -52,9 +63,10 @@ def test_killed(case):
     with case.fleet() as f:
         r1, _, h2 = f.two_hosts()
         clients = start_streams(r1, 4)
-        fault = time.monotonic()
+        fault, fault_real = time.monotonic(), time.time()
         h2.kill()
         lost = check_ended_cleanly(collect(clients, fault, limit))
+        check_noticed(case, r1, fault_real)
         expect(lost or case.sanitized, "no request was running when the host died: the test saw nothing")
         expect(r1.alive(), "the router died with its host")
         g = r1.generate(QUESTION, check=False)
@@ -69,9 +81,10 @@ def test_frozen(case):
     with case.fleet() as f:
         r1, _, h2 = f.two_hosts()
         clients = start_streams(r1, 4)
-        fault = time.monotonic()
+        fault, fault_real = time.monotonic(), time.time()
         h2.signal(signal.SIGSTOP)
         check_ended_cleanly(collect(clients, fault, limit))
+        check_noticed(case, r1, fault_real)
         expect(r1.alive(), "the router died with its host")
         h2.signal(signal.SIGCONT)
         check_serves_again(f, r1)
