@@ -245,6 +245,7 @@ static void *worker_main(void *arg)
 {
 	struct worker *k = arg;
 	struct ex_executor *e = k->e;
+	pthread_setname_np(pthread_self(), "executor");
 	ex_lock_take(&e->lock);
 	for (;;) {
 		atomic_fetch_add_explicit(&k->n_turns, 1, memory_order_relaxed);
