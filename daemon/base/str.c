@@ -67,7 +67,8 @@ char *ex_str_take(struct ex_str *b)
 
 int ex_read_file(const char *path, size_t max, struct ex_err *err, char **ret, size_t *ret_n)
 {
-	EX_CLEANUP(ex_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	EX_CLEANUP(ex_closep)
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO is refused, not waited for */
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return ex_err_errno(err, -errno, "cannot open '%s'", path);

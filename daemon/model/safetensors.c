@@ -232,7 +232,8 @@ static int check_cover(struct ex_safetensors *s, size_t first, const struct entr
 
 static int map_file(struct ex_safetensors *s, const char *path, struct ex_err *err)
 {
-	EX_CLEANUP(ex_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	EX_CLEANUP(ex_closep)
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO is refused, not waited for */
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return ex_err_errno(err, -errno, "cannot open '%s'", path);

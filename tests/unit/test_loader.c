@@ -82,6 +82,13 @@ static void test_no_elf_refused(void **state)
 	assert_int_equal(mkdir(folder, 0700), 0);
 	refused(folder, -EINVAL, "not a regular file");
 	rmdir(folder);
+	refused("/dev/zero", -EINVAL, "not a regular file");
+	char fifo[128];
+	snprintf(fifo, sizeof fifo, "%s/fifo.so", scratch);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	alarm(20); /* a loader that waits for a writer ends here */
+	refused(fifo, -EINVAL, "not a regular file");
+	alarm(0);
 }
 
 static void test_elf_refused(void **state)

@@ -169,6 +169,12 @@ static void test_no_file(void **state)
 	assert_int_equal(ex_safetensors_open(dir, &err, &s), -EINVAL);
 	assert_non_null(strstr(err.text, "is not a regular file"));
 	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	alarm(20); /* a reader that waits for a writer ends here */
+	assert_int_equal(ex_safetensors_open(dir, &err, &s), -EINVAL);
+	alarm(0);
+	assert_non_null(strstr(err.text, "is not a regular file"));
+	assert_int_equal(unlink(path), 0);
 	remove_dir(dir);
 }
 
