@@ -22,6 +22,7 @@
 #define GENERATION_MAGIC 0x67656e65
 #define SAMPLE_BYTES     64
 #define SHA256_BYTES     32
+#define ERRNO_MAX        4095    /* of Linux */
 #define REAP_NAP_NS      1000000 /* between looks at the pins of a generation that is to go */
 
 /* An opened device of a plugin, shared by its shards. Loader thread only, but for `t`, which is constant. */
@@ -110,6 +111,13 @@ static struct slot *find_slot(struct ex_registry *r, uint32_t layer, uint32_t fi
 	return s->id.first_expert == first_expert ? s : NULL;
 }
 
+/* What a plugin's function said: 0 or -errno. Anything else, and a success without its result, is a plugin's mistake:
+ * taken for success it would be a crash or wrong numbers later. */
+static int answer(int rc, const void *result)
+{
+	return rc > 0 || rc < -ERRNO_MAX || (rc == 0 && !result) ? -EPROTO : rc;
+}
+
 /* --- devices [loader] ------------------------------------------------------------------------------------ */
 
 static int open_device(struct ex_registry *r, struct ex_plugin *p, const struct expertd_host *host, const char *which,
@@ -131,6 +139,7 @@ static int open_device(struct ex_registry *r, struct ex_plugin *p, const struct 
 		return ex_err_errno(err, -ENOMEM, "cannot open device %s of plugin '%s'", which, t->name);
 	}
 	int rc = t->open(host, which, &d->dev);
+	rc = answer(rc, d->dev);
 	if (rc < 0) {
 		free(d->which);
 		free(d);
@@ -252,7 +261,7 @@ int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b)
 {
 	EX_CHECK_OBJ(g, GENERATION_MAGIC);
 	uint64_t start_ns = ex_now_ns();
-	int rc = ex_plugin_table(g->device->plugin)->run(g->shard, b);
+	int rc = answer(ex_plugin_table(g->device->plugin)->run(g->shard, b), b);
 	if (rc == 0) {
 		atomic_fetch_add_explicit(&g->n_rows, b->n_tokens, memory_order_relaxed);
 		ex_metric_add(g->m_rows, b->n_tokens);
@@ -367,6 +376,7 @@ static int load_generation(struct load *l, struct ex_err *err, struct ex_generat
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot compute its identity");
 	rc = t->load(l->device->dev, l->ffn, l->id->n_experts, &g->shard);
+	rc = answer(rc, g->shard);
 	if (rc == -ENOMEM) {
 		char need[EX_BYTES_TEXT_MAX], have[EX_BYTES_TEXT_MAX];
 		return ex_err_set(err, rc, "plugin '%s' found no memory: it needs %s, %s are available", t->name,

@@ -34,7 +34,7 @@ struct ex_generation *ex_registry_pin(struct ex_registry *r, uint32_t layer, uin
 void ex_generation_unpin(struct ex_generation *g);
 const struct ex_shard_id *ex_generation_id(const struct ex_generation *g);
 uint32_t ex_generation_number(const struct ex_generation *g);
-/* plugin->run, and -EIO bookkeeping. Never twice at once on one generation: the executor sees to it. [worker] */
+/* plugin->run, and -EIO bookkeeping; -EPROTO when it answers neither 0 nor -errno. Never twice at once on one generation: the executor sees to it. [worker] */
 int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b);
 
 struct ex_shard_view {

@@ -140,6 +140,8 @@ static void test_failures(void **state)
 	expect_failure(&s, "variant", -ENODEV, "cannot open device 0", EX_SHARD_FAILED);
 	s.load_error = "12"; /* ENOMEM */
 	expect_failure(&s, "fake", -ENOMEM, "it needs 128 KiB, ", EX_SHARD_FAILED);
+	s.load_error = "-7"; /* neither 0 nor -errno, and no shard */
+	expect_failure(&s, "fake", -EPROTO, "plugin 'fake' cannot load it", EX_SHARD_FAILED);
 	assert_null(ex_registry_pin(s.registry, 1, 0));
 	/* with a generation that serves, a failure leaves it alone */
 	s.load_error = NULL;
@@ -273,6 +275,8 @@ static void test_sick_device(void **state)
 	setup_init(&s);
 	reload(&s);
 	struct ex_generation *g = ex_registry_pin(s.registry, 1, 0);
+	s.run_error = "-5"; /* neither 0 nor -errno: an error, too, but of the batch alone */
+	assert_int_equal(run_one(g, y), -EPROTO);
 	s.run_error = "5";
 	assert_int_equal(run_one(g, y), -EIO);
 	ex_generation_unpin(g);
