@@ -15,8 +15,9 @@
 
 #define LEAK_ROUNDS_WARM 8
 #define LEAK_ROUNDS      32
-#define LEAK_BYTES_MAX                                                                                                 \
-	((size_t)2 << 20) /* allowed in all: an allocator keeps some; a leaked shard per round would be 16 MiB */
+#define LEAK_RUNS        64 /* in each round */
+/* Allowed in all: an allocator keeps some. A leaked shard a round would be 16 MiB, 1 KiB a run 2 MiB. */
+#define LEAK_BYTES_MAX ((size_t)2 << 20)
 
 struct suite {
 	const struct ex_conformance_opts *o;
@@ -25,7 +26,8 @@ struct suite {
 	struct ex_plugin *plugin;
 	const struct expertd_plugin *t;
 	struct expertd_device *dev;
-	uint32_t n_dtypes, dtype; /* that load() took; the first of them, 0 without one */
+	uint32_t n_dtypes, dtype;       /* that load() took; the first of them, 0 without one */
+	bool takes[EXPERTD_F8E4M3 + 1]; /* by dtype */
 	struct ex_check *check;
 };
 
@@ -107,7 +109,7 @@ static enum ex_check_result check_open(struct suite *s)
 	rc = s->t->open(s->host, s->which, &s->dev);
 	if (rc == -ENODEV)
 		return say(s, EX_CHECK_SKIP, "no device %s on this machine", s->which);
-	if (rc < 0 || !s->dev)
+	if (rc != 0 || !s->dev)
 		return say(s, EX_CHECK_FAIL, "open(\"%s\") gave %d and %s device", s->which, rc, s->dev ? "a" : "no");
 	return EX_CHECK_PASS;
 }
@@ -147,6 +149,15 @@ static int trial_init(
 							     : -ENOMEM;
 }
 
+/* What one run() said, and whether it kept to its own memory. */
+static enum ex_check_result check_run(struct suite *s, const struct trial *c, const struct ex_ref_batch *b, int rc)
+{
+	if (rc != 0)
+		return say(s, EX_CHECK_FAIL, "run() of %u tokens gave %d", b->b.n_tokens, rc);
+	const char *damage = ex_ref_damage(c->experts, b);
+	return damage ? say(s, EX_CHECK_FAIL, "run() of %u tokens overwrote %s", b->b.n_tokens, damage) : EX_CHECK_PASS;
+}
+
 static enum ex_check_result compare(struct suite *s, const struct trial *c)
 {
 	const struct expertd_batch *b = &c->batch->b;
@@ -161,32 +172,51 @@ static enum ex_check_result compare(struct suite *s, const struct trial *c)
 	return EX_CHECK_PASS;
 }
 
+/* load() with structs that are gone when it returns: only what they point to stays. */
+static int load(struct suite *s, const struct trial *c, struct expertd_shard **ret)
+{
+	size_t bytes = c->shape.n_experts * sizeof(struct expertd_ffn);
+	struct expertd_ffn *ffn = ex_alloc_aligned(bytes, 1);
+	if (!ffn)
+		return -ENOMEM;
+	memcpy(ffn, ex_ref_shard_ffn(c->experts), bytes);
+	int rc = s->t->load(s->dev, ffn, c->shape.n_experts, ret);
+	explicit_bzero(ffn, bytes); /* a memset before free() would be left out */
+	free(ffn);
+	return rc;
+}
+
 /* load, run, compare, unload. SKIP: the dtype is not supported. */
 static enum ex_check_result try_one(struct suite *s, const struct trial *c)
 {
 	struct expertd_shard *shard = NULL;
-	int rc = s->t->load(s->dev, ex_ref_shard_ffn(c->experts), c->shape.n_experts, &shard);
+	int rc = load(s, c, &shard);
 	if (rc == -ENOTSUP)
 		return say(s, EX_CHECK_SKIP, "load() does not support it (-ENOTSUP)");
-	if (rc < 0 || !shard)
+	if (rc != 0 || !shard)
 		return say(s, EX_CHECK_FAIL, "load() of %u experts of %u x %u gave %d and %s shard", c->shape.n_experts,
 			c->shape.d_model, c->shape.d_ff, rc, shard ? "a" : "no");
-	rc = s->t->run(shard, &c->batch->b);
-	enum ex_check_result result = rc < 0 ? say(s, EX_CHECK_FAIL, "run() gave %d", rc) : compare(s, c);
+	enum ex_check_result result = check_run(s, c, c->batch, s->t->run(shard, &c->batch->b));
+	if (result == EX_CHECK_PASS)
+		result = compare(s, c);
 	s->t->unload(shard);
 	return result;
 }
 
-/* Sizes that are no multiple of anything, and some that are; one row to many; nobody to everybody. A token's chance is of 256. */
+/* Sizes that are multiples of 8 and not of a panel, and some that are; one row to many; nobody to everybody. A token's chance is of 256.
+ * Odd sizes, which no checkpoint has, may be refused. */
 static const struct {
 	uint32_t n_experts, d_model, d_ff, n_tokens, chance;
+	bool is_odd;
 } CASES[] = {
-	{1, 64, 32, 1, 256},
-	{4, 128, 64, 7, 100},
-	{8, 256, 128, 33, 48},
-	{3, 72, 40, 16, 0},
-	{2, 200, 136, 5, 200},
-	{5, 136, 264, 70, 64},
+	{1, 64, 32, 1, 256, false},
+	{4, 128, 64, 7, 100, false},
+	{8, 256, 128, 33, 48, false},
+	{3, 72, 40, 16, 0, false},
+	{2, 200, 136, 5, 200, false},
+	{5, 136, 264, 70, 64, false},
+	{3, 67, 35, 9, 150, true},
+	{2, 1, 1, 3, 200, true},
 };
 
 static enum ex_check_result check_parity(struct suite *s, uint32_t dtype)
@@ -201,6 +231,8 @@ static enum ex_check_result check_parity(struct suite *s, uint32_t dtype)
 			trial_done(&c);
 			if (result == EX_CHECK_FAIL || (result == EX_CHECK_SKIP && n_run == 0))
 				return result;
+			if (result == EX_CHECK_SKIP && CASES[i].is_odd)
+				continue;
 			if (result == EX_CHECK_SKIP)
 				return say(s, EX_CHECK_FAIL,
 					"load() took other shapes of this dtype, but gave -ENOTSUP for %u x %u",
@@ -208,6 +240,7 @@ static enum ex_check_result check_parity(struct suite *s, uint32_t dtype)
 			n_run++;
 		}
 	s->dtype = s->n_dtypes++ ? s->dtype : dtype;
+	s->takes[dtype] = true;
 	return say(s, EX_CHECK_PASS, "%u batches within the bound of f32", n_run);
 }
 
@@ -231,7 +264,7 @@ static enum ex_check_result check_f8(struct suite *s)
 	return check_parity(s, EXPERTD_F8E4M3);
 }
 
-/* A trial of a dtype that loads, and its shard. */
+/* A trial, of the first dtype that loads when the shape names none, and its shard. */
 static enum ex_check_result trial_load(struct suite *s, struct ex_ref_shape shape, uint32_t n_tokens, uint32_t chance,
 	struct trial *c, struct expertd_shard **ret)
 {
@@ -239,11 +272,13 @@ static enum ex_check_result trial_load(struct suite *s, struct ex_ref_shape shap
 	*ret = NULL;
 	if (!s->dtype)
 		return say(s, EX_CHECK_SKIP, "no dtype loads");
-	shape.dtype = s->dtype;
+	shape.dtype = shape.dtype ? shape.dtype : s->dtype;
 	if (trial_init(c, &shape, n_tokens, EXPERTD_F32, chance) < 0)
 		return say(s, EX_CHECK_SKIP, "out of memory");
-	int rc = s->t->load(s->dev, ex_ref_shard_ffn(c->experts), shape.n_experts, ret);
-	return rc < 0 ? say(s, EX_CHECK_FAIL, "load() gave %d", rc) : EX_CHECK_PASS;
+	int rc = load(s, c, ret);
+	if (rc == 0 && *ret)
+		return EX_CHECK_PASS;
+	return say(s, EX_CHECK_FAIL, "load() gave %d and %s shard", rc, *ret ? "a" : "no");
 }
 
 static const struct ex_ref_shape MIDDLING = {.n_experts = 4, .d_model = 136, .d_ff = 72};
@@ -268,8 +303,11 @@ static enum ex_check_result check_empty_batch(struct suite *s)
 		b.offset = offset;
 		b.n_tokens = b.n_assignments = 0;
 		int rc = s->t->run(shard, &b);
-		if (rc < 0)
+		const char *damage = ex_ref_damage(c.experts, c.batch);
+		if (rc != 0)
 			result = say(s, EX_CHECK_FAIL, "run() of no tokens gave %d", rc);
+		else if (damage)
+			result = say(s, EX_CHECK_FAIL, "run() of no tokens overwrote %s", damage);
 		s->t->unload(shard);
 	}
 	trial_done(&c);
@@ -283,29 +321,45 @@ static enum ex_check_result compare_alone(struct suite *s, const struct trial *c
 		EX_CLEANUP(ex_ref_batch_freep) struct ex_ref_batch *one = ex_ref_batch_of_token(&c->shape, c->batch, t);
 		if (!one)
 			return say(s, EX_CHECK_SKIP, "out of memory");
-		int rc = s->t->run(shard, &one->b);
-		if (rc < 0)
-			return say(s, EX_CHECK_FAIL, "run() of one token gave %d", rc);
+		enum ex_check_result result = check_run(s, c, one, s->t->run(shard, &one->b));
+		if (result != EX_CHECK_PASS)
+			return result;
 		if (memcmp(one->y, c->batch->y + (size_t)t * c->shape.d_model, row) != 0)
-			return say(s, EX_CHECK_FAIL, "token %u alone differs in bits from itself in a batch of %u", t,
-				c->batch->b.n_tokens);
+			return say(s, EX_CHECK_FAIL, "%s: token %u alone differs in bits from itself in a batch of %u",
+				ex_dtype_name(c->shape.dtype), t, c->batch->b.n_tokens);
 	}
 	return EX_CHECK_PASS;
 }
 
-static enum ex_check_result check_invariance(struct suite *s)
+static enum ex_check_result try_invariance(struct suite *s, uint32_t dtype, uint32_t n_tokens)
 {
 	struct trial c;
 	struct expertd_shard *shard;
-	if (!(s->t->flags & EXPERTD_BATCH_INVARIANT))
-		return say(s, EX_CHECK_SKIP, "EXPERTD_BATCH_INVARIANT is not claimed");
-	enum ex_check_result result = trial_load(s, MIDDLING, 23, 120, &c, &shard);
+	struct ex_ref_shape shape = MIDDLING;
+	shape.dtype = dtype;
+	enum ex_check_result result = trial_load(s, shape, n_tokens, 120, &c, &shard);
 	if (result == EX_CHECK_PASS) {
-		int rc = s->t->run(shard, &c.batch->b);
-		result = rc < 0 ? say(s, EX_CHECK_FAIL, "run() gave %d", rc) : compare_alone(s, &c, shard);
+		result = check_run(s, &c, c.batch, s->t->run(shard, &c.batch->b));
+		if (result == EX_CHECK_PASS)
+			result = compare_alone(s, &c, shard);
 		s->t->unload(shard);
 	}
 	trial_done(&c);
+	return result;
+}
+
+/* Kernels are chosen by dtype and by rows: a few rows an expert, and more than a large tile has. */
+static enum ex_check_result check_invariance(struct suite *s)
+{
+	static const uint32_t n_tokens[] = {23, 150};
+	if (!(s->t->flags & EXPERTD_BATCH_INVARIANT))
+		return say(s, EX_CHECK_SKIP, "EXPERTD_BATCH_INVARIANT is not claimed");
+	if (!s->dtype)
+		return say(s, EX_CHECK_SKIP, "no dtype loads");
+	enum ex_check_result result = EX_CHECK_PASS;
+	for (uint32_t dtype = EXPERTD_F32; dtype <= EXPERTD_F8E4M3; dtype++)
+		for (size_t i = 0; s->takes[dtype] && i < EX_ARRAY_LEN(n_tokens) && result == EX_CHECK_PASS; i++)
+			result = try_invariance(s, dtype, n_tokens[i]);
 	return result;
 }
 
@@ -368,7 +422,8 @@ static enum ex_check_result run_both(struct suite *s, struct side side[2])
 	pthread_join(thread, NULL);
 	enum ex_check_result result = EX_CHECK_PASS;
 	for (int i = 0; i < 2 && result == EX_CHECK_PASS; i++)
-		result = side[i].rc < 0 ? say(s, EX_CHECK_FAIL, "run() gave %d", side[i].rc) : compare(s, &side[i].c);
+		if ((result = check_run(s, &side[i].c, side[i].c.batch, side[i].rc)) == EX_CHECK_PASS)
+			result = compare(s, &side[i].c);
 	return result;
 }
 
@@ -392,12 +447,13 @@ static enum ex_check_result check_parallel(struct suite *s)
 static enum ex_check_result load_and_unload(struct suite *s, const struct trial *c)
 {
 	struct expertd_shard *shard = NULL;
-	int rc = s->t->load(s->dev, ex_ref_shard_ffn(c->experts), c->shape.n_experts, &shard);
-	if (rc < 0)
-		return say(s, EX_CHECK_FAIL, "load() gave %d when repeated", rc);
-	rc = s->t->run(shard, &c->batch->b);
+	int rc = load(s, c, &shard);
+	if (rc != 0 || !shard)
+		return say(s, EX_CHECK_FAIL, "load() gave %d and %s shard when repeated", rc, shard ? "a" : "no");
+	for (int i = 0; i < LEAK_RUNS && rc == 0; i++)
+		rc = s->t->run(shard, &c->batch->b);
 	s->t->unload(shard);
-	return rc < 0 ? say(s, EX_CHECK_FAIL, "run() gave %d when repeated", rc) : EX_CHECK_PASS;
+	return rc != 0 ? say(s, EX_CHECK_FAIL, "run() gave %d when repeated", rc) : EX_CHECK_PASS;
 }
 
 static enum ex_check_result check_leaks(struct suite *s)
@@ -409,7 +465,7 @@ static enum ex_check_result check_leaks(struct suite *s)
 	size_t before = 0, after;
 	struct trial c;
 	struct expertd_shard *shard;
-	enum ex_check_result result = trial_load(s, LARGE, 4, 256, &c, &shard);
+	enum ex_check_result result = trial_load(s, LARGE, 1, 256, &c, &shard);
 	if (shard)
 		s->t->unload(shard);
 	for (int i = 0; i < LEAK_ROUNDS_WARM + LEAK_ROUNDS && result == EX_CHECK_PASS; i++) {
@@ -420,15 +476,16 @@ static enum ex_check_result check_leaks(struct suite *s)
 	after = ex_mem_resident();
 	trial_done(&c);
 	if (result == EX_CHECK_PASS && after > before + LEAK_BYTES_MAX)
-		return say(s, EX_CHECK_FAIL, "memory grew by %zu KiB over %d rounds of load, run, unload",
-			(after - before) >> 10, LEAK_ROUNDS);
+		return say(s, EX_CHECK_FAIL, "memory grew by %zu KiB over %d rounds of load, %d runs, unload",
+			(after - before) >> 10, LEAK_ROUNDS, LEAK_RUNS);
 	return result;
 }
 
-static unsigned count_threads(void)
+/* Entries of a folder of /proc: threads, descriptors. */
+static unsigned count_entries(const char *path)
 {
 	unsigned n = 0;
-	DIR *d = opendir("/proc/self/task");
+	DIR *d = opendir(path);
 	if (!d)
 		return 0;
 	for (const struct dirent *e; (e = readdir(d));)
@@ -437,20 +494,24 @@ static unsigned count_threads(void)
 	return n;
 }
 
-/* close() joins the plugin's threads; then the device opens anew. Leaves it closed. */
+/* close() joins the plugin's threads and closes its files; then the device opens anew. Leaves it closed. */
 static enum ex_check_result check_close(struct suite *s)
 {
-	unsigned before = 0;
+	unsigned before = 0, fds_before = 0;
 	for (int i = 0; i < 4; i++) {
-		if (!s->dev && s->t->open(s->host, s->which, &s->dev) < 0)
+		if (!s->dev && (s->t->open(s->host, s->which, &s->dev) != 0 || !s->dev))
 			return say(s, EX_CHECK_FAIL, "open() fails after close()");
 		s->t->close(s->dev);
 		s->dev = NULL;
-		unsigned n = count_threads();
+		unsigned n = count_entries("/proc/self/task"), fds = count_entries("/proc/self/fd");
 		if (i && n > before)
 			return say(s, EX_CHECK_FAIL, "%u threads after close(), %u after the close() before it", n,
 				before);
+		if (i && fds > fds_before)
+			return say(s, EX_CHECK_FAIL, "%u open files after close(), %u after the close() before it", fds,
+				fds_before);
 		before = n;
+		fds_before = fds;
 	}
 	return EX_CHECK_PASS;
 }

@@ -38,10 +38,26 @@ float ex_ref_uniform(struct ex_ref_rng *r, float low, float high)
 	return low + (high - low) * (float)(ex_ref_next(r) >> 40) * 0x1p-24f;
 }
 
+/* Floats before and after y, more than a row of any case. */
+#define GUARD 1024
+/* A NaN that no arithmetic makes. */
+#define GUARD_BITS 0x7fedcba9u
+
+/* FNV-1a, 64 bits. */
+static uint64_t digest(uint64_t h, const void *data, size_t n)
+{
+	for (const uint8_t *p = data; n--; p++)
+		h = (h ^ *p) * UINT64_C(0x100000001b3);
+	return h;
+}
+#define DIGEST_BASIS UINT64_C(0xcbf29ce484222325)
+
 struct ex_ref_shard {
 	struct ex_ref_shape shape;
 	uint8_t *data;
 	float *scale;
+	size_t data_bytes, scale_bytes;
+	uint64_t digest;
 	struct expertd_ffn ffn[];
 };
 
@@ -72,6 +88,12 @@ static void fill_matrix(struct expertd_matrix *m, uint32_t rows, uint32_t cols, 
 	*scale += n_scales(rows, cols);
 }
 
+static uint64_t shard_digest(const struct ex_ref_shard *s)
+{
+	uint64_t h = digest(DIGEST_BASIS, s->data + ex_dtype_size(s->shape.dtype), s->data_bytes);
+	return digest(h, s->scale, s->scale_bytes);
+}
+
 struct ex_ref_shard *ex_ref_shard_new(const struct ex_ref_shape *shape, uint64_t seed)
 {
 	struct ex_ref_rng r = {.state = seed};
@@ -79,9 +101,12 @@ struct ex_ref_shard *ex_ref_shard_new(const struct ex_ref_shape *shape, uint64_t
 	if (!s)
 		return NULL;
 	size_t n = (size_t)3 * shape->d_ff * shape->d_model * shape->n_experts, size = ex_dtype_size(shape->dtype);
+	size_t n_scale = shape->n_experts * 3 * n_scales(shape->d_ff, shape->d_model);
 	s->shape = *shape;
+	s->data_bytes = n * size;
+	s->scale_bytes = n_scale * sizeof *s->scale;
 	s->data = ex_alloc_aligned(n * size + size, 1);
-	s->scale = ex_calloc(shape->n_experts * 3 * n_scales(shape->d_ff, shape->d_model), sizeof *s->scale);
+	s->scale = ex_calloc(n_scale, sizeof *s->scale);
 	if (!s->data || !s->scale)
 		return ex_ref_shard_free(s);
 	uint8_t *data = s->data + size; /* off the cache line on purpose */
@@ -93,6 +118,7 @@ struct ex_ref_shard *ex_ref_shard_new(const struct ex_ref_shape *shape, uint64_t
 		fill_matrix(&f->down, shape->d_model, shape->d_ff, shape->dtype, &data, &scale, &r);
 		f->act = EXPERTD_SILU;
 	}
+	s->digest = shard_digest(s);
 	return s;
 }
 
@@ -111,21 +137,58 @@ const struct expertd_ffn *ex_ref_shard_ffn(const struct ex_ref_shard *s)
 	return s->ffn;
 }
 
+static uint64_t batch_digest(const struct ex_ref_batch *b)
+{
+	uint64_t h = digest(DIGEST_BASIS, b->x, b->x_bytes);
+	h = digest(h, b->offset, (b->b.n_experts + 1) * sizeof *b->offset);
+	h = digest(h, b->token, b->b.n_assignments * sizeof *b->token);
+	return digest(h, b->weight, b->b.n_assignments * sizeof *b->weight);
+}
+
+/* n floats between guards; n of NaN. NULL: out of memory. */
+static float *new_guarded(size_t n)
+{
+	const float guard = ex_f32_from_bits(GUARD_BITS);
+	float *p = ex_alloc_aligned(n + 2 * (size_t)GUARD, sizeof *p);
+	for (size_t i = 0; p && i < n + 2 * (size_t)GUARD; i++)
+		p[i] = i < GUARD || i >= GUARD + n ? guard : NAN; /* what a plugin leaves unwritten shows */
+	return p ? p + GUARD : NULL;
+}
+
+static bool is_guard(const float *p)
+{
+	for (size_t i = 0; i < GUARD; i++)
+		if (ex_f32_bits(p[i]) != GUARD_BITS)
+			return false;
+	return true;
+}
+
+const char *ex_ref_damage(const struct ex_ref_shard *s, const struct ex_ref_batch *b)
+{
+	if (!is_guard(b->y - GUARD))
+		return "memory before y";
+	if (!is_guard(b->y + b->n_y))
+		return "memory after y";
+	if (batch_digest(b) != b->digest)
+		return "x, offset, token or weight";
+	return shard_digest(s) != s->digest ? "the weights" : NULL;
+}
+
 static struct ex_ref_batch *new_batch(const struct ex_ref_shape *shape, uint32_t n_tokens, uint32_t x_dtype)
 {
 	struct ex_ref_batch *b = ex_calloc(1, sizeof *b);
 	if (!b)
 		return NULL;
 	size_t n = (size_t)n_tokens * shape->d_model, n_assignments = (size_t)n_tokens * shape->n_experts;
-	b->x = ex_alloc_aligned(n, ex_dtype_size(x_dtype));
-	b->y = ex_alloc_aligned(n, sizeof *b->y);
+	b->n_y = n;
+	b->x_bytes = n * ex_dtype_size(x_dtype);
+	b->x = ex_alloc_aligned(b->x_bytes, 1);
+	b->y = new_guarded(n);
 	b->weight = ex_calloc(n_assignments, sizeof *b->weight);
 	b->token = ex_calloc(n_assignments, sizeof *b->token);
 	b->offset = ex_calloc((size_t)shape->n_experts + 1, sizeof *b->offset);
 	if (!b->x || !b->y || !b->weight || !b->token || !b->offset)
 		return ex_ref_batch_free(b);
-	for (size_t i = 0; i < n; i++)
-		b->y[i] = NAN; /* what a plugin leaves unwritten shows */
 	b->b = (struct expertd_batch){
 		.x = b->x,
 		.y = b->y,
@@ -160,6 +223,7 @@ struct ex_ref_batch *ex_ref_batch_new(
 		b->offset[e + 1] = n;
 	}
 	b->b.n_assignments = n;
+	b->digest = batch_digest(b);
 	return b;
 }
 
@@ -179,6 +243,7 @@ struct ex_ref_batch *ex_ref_batch_of_token(
 		b->offset[e + 1] = n;
 	}
 	b->b.n_assignments = n;
+	b->digest = batch_digest(b);
 	return b;
 }
 
@@ -186,7 +251,7 @@ struct ex_ref_batch *ex_ref_batch_free(struct ex_ref_batch *b)
 {
 	if (b) {
 		free(b->x);
-		free(b->y);
+		free(b->y ? b->y - GUARD : NULL);
 		free(b->weight);
 		free(b->token);
 		free(b->offset);

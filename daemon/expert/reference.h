@@ -29,12 +29,14 @@ const struct expertd_ffn *ex_ref_shard_ffn(const struct ex_ref_shard *s); /* [n_
 EX_DEFINE_CLEANUP(struct ex_ref_shard, ex_ref_shard_free)
 
 /* A random batch: each token goes to each expert with `chance` in 256. Some tokens and some experts may get nothing.
- * `b.y` is [n_tokens, d_model], filled with NaN. */
+ * `b.y` is [n_tokens, d_model], filled with NaN, between guards. */
 struct ex_ref_batch {
 	struct expertd_batch b;
 	void *x;
 	float *y, *weight;
 	uint32_t *offset, *token;
+	size_t n_y, x_bytes;
+	uint64_t digest; /* of all that a plugin only reads */
 };
 struct ex_ref_batch *ex_ref_batch_new(
 	const struct ex_ref_shape *shape, uint32_t n_tokens, uint32_t x_dtype, uint32_t chance, uint64_t seed);
@@ -43,6 +45,9 @@ struct ex_ref_batch *ex_ref_batch_of_token(
 	const struct ex_ref_shape *shape, const struct ex_ref_batch *from, uint32_t t);
 struct ex_ref_batch *ex_ref_batch_free(struct ex_ref_batch *b);
 EX_DEFINE_CLEANUP(struct ex_ref_batch, ex_ref_batch_free)
+/* What a plugin wrote to although it is not its own, in words: beside y, or the input of the batch or the experts as
+ * they were made. NULL: nothing. */
+const char *ex_ref_damage(const struct ex_ref_shard *s, const struct ex_ref_batch *b);
 
 /* y, bound: [n_tokens, d_model]: the batch's result and, for each element, the largest error of an f32 computation with
  * one accumulator per sum. -ENOMEM. */

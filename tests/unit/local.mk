@@ -167,42 +167,12 @@ tests_unit_test_registry_LDADD = $(TEST_LIBS)
 tests_unit_test_executor_SOURCES = tests/unit/test_executor.c
 tests_unit_test_executor_LDADD = $(TEST_LIBS)
 
-# The example with one mistake each, for the conformance suite's test.
-check_LTLIBRARIES += tests/unit/plugins/wrong_inexact.la \
-	tests/unit/plugins/wrong_crashes.la \
-	tests/unit/plugins/wrong_leaks.la \
-	tests/unit/plugins/wrong_company.la \
-	tests/unit/plugins/wrong_hangs.la \
-	tests/unit/plugins/wrong_any_device.la \
-	tests/unit/plugins/wrong_any_dtype.la
-tests_unit_plugins_wrong_inexact_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_inexact_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=INEXACT
-tests_unit_plugins_wrong_inexact_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_inexact_la_LIBADD = -lm
-tests_unit_plugins_wrong_crashes_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_crashes_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=CRASHES
-tests_unit_plugins_wrong_crashes_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_crashes_la_LIBADD = -lm
-tests_unit_plugins_wrong_leaks_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_leaks_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=LEAKS
-tests_unit_plugins_wrong_leaks_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_leaks_la_LIBADD = -lm
-tests_unit_plugins_wrong_company_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_company_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=COMPANY
-tests_unit_plugins_wrong_company_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_company_la_LIBADD = -lm
-tests_unit_plugins_wrong_hangs_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_hangs_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=HANGS
-tests_unit_plugins_wrong_hangs_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_hangs_la_LIBADD = -lm
-tests_unit_plugins_wrong_any_device_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_any_device_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=ANY_DEVICE
-tests_unit_plugins_wrong_any_device_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_any_device_la_LIBADD = -lm
-tests_unit_plugins_wrong_any_dtype_la_SOURCES = tests/unit/plugins/wrong.c
-tests_unit_plugins_wrong_any_dtype_la_CPPFLAGS = $(AM_CPPFLAGS) -DW_MISTAKE=ANY_DTYPE
-tests_unit_plugins_wrong_any_dtype_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
-tests_unit_plugins_wrong_any_dtype_la_LIBADD = -lm
+# The example with a mistake, for the conformance suite's test.
+check_LTLIBRARIES += tests/unit/plugins/wrong.la
+tests_unit_plugins_wrong_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_la_LIBADD = -lm
+
 check_PROGRAMS += tests/unit/test_conformance
 TESTS += tests/unit/test_conformance
 tests_unit_test_conformance_SOURCES = tests/unit/test_conformance.c

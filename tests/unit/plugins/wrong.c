@@ -1,48 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The example plugin with one mistake each (W_MISTAKE, see local.mk): what the conformance suite must find. */
+/* The example plugin with the mistake that the host's option "mistake" names: what the conformance suite must find. */
 #define expertd_plugin example_table /* the struct of that name, too */
 #include "example.c"
 #undef expertd_plugin
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <unistd.h>
 
-enum mistake { INEXACT = 1, CRASHES, LEAKS, COMPANY, HANGS, ANY_DEVICE, ANY_DTYPE };
+static const char *mistake = "";
+
+static bool makes(const char *name)
+{
+	return strcmp(mistake, name) == 0;
+}
 
 static int wrong_open(const struct expertd_host *host, const char *which, struct expertd_device **ret)
 {
-	return example_open(host, W_MISTAKE == ANY_DEVICE ? "0" : which, ret);
+	const char *option = host->option(host->ctx, "mistake");
+	mistake = option ? option : "";
+	if (makes("files"))
+		(void)!open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int rc = example_open(host, makes("any_device") ? "0" : which, ret);
+	return rc == 0 && makes("positive_open") ? 1 : rc;
+}
+
+static void lose(size_t n)
+{
+	static char *volatile lost;
+	lost = malloc(n);
+	if (lost)
+		memset(lost, 1, n);
 }
 
 static int wrong_load(
 	struct expertd_device *dev, const struct expertd_ffn *experts, uint32_t n_experts, struct expertd_shard **ret)
 {
-	static char *volatile lost;
-	if (W_MISTAKE == LEAKS) {
-		lost = malloc(1 << 18);
-		if (lost)
-			memset(lost, 1, 1 << 18);
-	}
-	if (W_MISTAKE == ANY_DTYPE && experts[0].up.dtype == 99) {
+	if (makes("leaks"))
+		lose(1 << 18);
+	if (makes("any_dtype") && experts[0].up.dtype == 99) {
 		struct expertd_ffn one = experts[0];
 		one.up.dtype = EXPERTD_F32;
 		return example_load(dev, &one, 1, ret);
 	}
-	return example_load(dev, experts, n_experts, ret);
+	int rc = example_load(dev, experts, n_experts, ret);
+	if (rc == 0 && makes("keeps_structs")) {
+		free((*ret)->ffn);
+		(*ret)->ffn = (struct expertd_ffn *)experts;
+	}
+	return rc == 0 && makes("positive_load") ? 2 : rc;
+}
+
+static void wrong_unload(struct expertd_shard *s)
+{
+	if (makes("keeps_structs"))
+		s->ffn = NULL;
+	example_unload(s);
+}
+
+/* The mistakes that one write makes. */
+static void write_astray(const struct expertd_shard *s, const struct expertd_batch *b)
+{
+	if (makes("before"))
+		b->y[-1] = 0;
+	if (makes("after"))
+		b->y[(size_t)b->n_tokens * s->d_model + 1] = 0;
+	if (makes("input") && b->n_tokens)
+		((float *)b->x)[0] = 0;
+	if (makes("weights"))
+		((float *)s->ffn[0].gate.data)[0] = 0;
+	if (makes("inexact") && b->n_tokens)
+		b->y[b->n_tokens - 1] += 0.01f;
 }
 
 static int wrong_run(struct expertd_shard *s, const struct expertd_batch *b)
 {
 	int rc = example_run(s, b);
-	if (W_MISTAKE == CRASHES)
+	if (makes("crashes"))
 		raise(SIGSEGV);
-	if (W_MISTAKE == HANGS)
+	if (makes("exits"))
+		_exit(0);
+	if (makes("hangs"))
 		pause();
-	if (W_MISTAKE == INEXACT && b->n_tokens)
-		b->y[b->n_tokens - 1] += 0.01f;
-	for (uint32_t i = 0; W_MISTAKE == COMPANY && i < b->n_tokens; i++) /* within the bound, but not on its own */
+	if (makes("leaks_in_run"))
+		lose(2048);
+	write_astray(s, b);
+	/* within the bound, but not on its own */
+	for (uint32_t i = 0; (makes("company") || (makes("crowd") && b->n_tokens > 100)) && i < b->n_tokens; i++)
 		b->y[(size_t)i * s->d_model] *= 1 + (float)b->n_tokens * 0x1p-22f;
-	return rc;
+	return makes("positive_run") ? 3 : rc;
 }
 
 extern __attribute__((visibility("default"))) const struct example_table expertd_plugin;
@@ -57,6 +104,6 @@ const struct example_table expertd_plugin = {
 	.open = wrong_open,
 	.load = wrong_load,
 	.run = wrong_run,
-	.unload = example_unload,
+	.unload = wrong_unload,
 	.close = example_close,
 };
