@@ -15,3 +15,9 @@ TESTS += tests/parity/parity_gate
 tests_parity_parity_gate_SOURCES = tests/parity/parity_gate.c tests/parity/plugin_host.h tests/unit/ref_ops.c tests/unit/ref_ops.h
 tests_parity_parity_gate_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 tests_parity_parity_gate_LDADD = libkernels.la $(TEST_LIBS) -lm
+
+check_PROGRAMS += tests/parity/parity_widen
+TESTS += tests/parity/parity_widen
+tests_parity_parity_widen_SOURCES = tests/parity/parity_widen.c
+tests_parity_parity_widen_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+tests_parity_parity_widen_LDADD = libkernels.la $(TEST_LIBS) -lm

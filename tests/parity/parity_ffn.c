@@ -99,16 +99,13 @@ static void check_isa(struct ex_plugin *cpu, const char *isa, const struct ex_re
 	unload(&three);
 }
 
-static void check_case(struct ex_plugin *ref, struct ex_plugin *cpu, const struct ex_ref_shape *shape,
-	uint32_t n_tokens, uint32_t chance, uint32_t x_dtype, uint64_t seed)
+static void check_batch(struct ex_plugin *ref, struct ex_plugin *cpu, const struct ex_ref_shape *shape,
+	const struct ex_ref_shard *s, struct ex_ref_batch *b)
 {
-	EX_CLEANUP(ex_ref_shard_freep) struct ex_ref_shard *s = ex_ref_shard_new(shape, seed);
-	EX_CLEANUP(ex_ref_batch_freep)
-	struct ex_ref_batch *b = ex_ref_batch_new(shape, n_tokens, x_dtype, chance, seed + 1);
-	size_t n = (size_t)n_tokens * shape->d_model;
+	size_t n = (size_t)b->b.n_tokens * shape->d_model;
 	EX_CLEANUP(ex_freep) double *want = calloc(n, sizeof *want), *bound = calloc(n, sizeof *bound);
 	struct loaded l = {0};
-	assert_true(s && b && want && bound);
+	assert_true(want && bound);
 	assert_int_equal(ex_ref_run(s, b, want, bound), 0);
 	assert_true(load(ref, NULL, "1", ex_ref_shard_ffn(s), shape->n_experts, &l));
 	assert_int_equal(l.t->run(l.shard, &b->b), 0);
@@ -125,6 +122,17 @@ static void check_case(struct ex_plugin *ref, struct ex_plugin *cpu, const struc
 	assert_int_equal(l.t->run(l.shard, &b->b), 0);
 	unload(&l);
 	within("ref against cpu", b->y, want, bound, n);
+	assert_null(ex_ref_damage(s, b));
+}
+
+static void check_case(struct ex_plugin *ref, struct ex_plugin *cpu, const struct ex_ref_shape *shape,
+	uint32_t n_tokens, uint32_t chance, uint32_t x_dtype, uint64_t seed)
+{
+	EX_CLEANUP(ex_ref_shard_freep) struct ex_ref_shard *s = ex_ref_shard_new(shape, seed);
+	EX_CLEANUP(ex_ref_batch_freep)
+	struct ex_ref_batch *b = ex_ref_batch_new(shape, n_tokens, x_dtype, chance, seed + 1);
+	assert_true(s && b);
+	check_batch(ref, cpu, shape, s, b);
 }
 
 static void test_parity(void **state)
@@ -138,6 +146,136 @@ static void test_parity(void **state)
 			uint32_t x_dtype = (i + k) % 2 ? EXPERTD_BF16 : EXPERTD_F32;
 			check_case(ref, cpu, &shape, SHAPES[i].n_tokens, SHAPES[i].chance, x_dtype, 1000 * i + k);
 		}
+	ex_plugin_unref(ref);
+	ex_plugin_unref(cpu);
+}
+
+/* Sizes by chance, most of them odd, and a dtype for each of gate, up and down. */
+static void test_random_shapes(void **state)
+{
+	(void)state;
+	struct ex_plugin *ref = open_plugin("ref"), *cpu = open_plugin("cpu");
+	struct ex_ref_rng rng = {.state = 20};
+	for (uint64_t i = 0; i < 24; i++) {
+		struct ex_ref_shape shape = {
+			1 + ex_ref_below(&rng, 6), 1 + ex_ref_below(&rng, 300), 1 + ex_ref_below(&rng, 150), 0};
+		uint32_t n_tokens = 1 + ex_ref_below(&rng, 30), chance = ex_ref_below(&rng, 257);
+		struct ex_ref_shard *part[3];
+		for (int k = 0; k < 3; k++) {
+			shape.dtype = DTYPES[ex_ref_below(&rng, 4)];
+			part[k] = ex_ref_shard_new(&shape, 3 * i + (uint64_t)k);
+			assert_non_null(part[k]);
+		}
+		struct expertd_ffn *ffn = (struct expertd_ffn *)ex_ref_shard_ffn(part[2]);
+		for (uint32_t e = 0; e < shape.n_experts; e++) {
+			ffn[e].gate = ex_ref_shard_ffn(part[0])[e].gate;
+			ffn[e].up = ex_ref_shard_ffn(part[1])[e].up;
+		}
+		EX_CLEANUP(ex_ref_batch_freep)
+		struct ex_ref_batch *b =
+			ex_ref_batch_new(&shape, n_tokens, i % 2 ? EXPERTD_F32 : EXPERTD_BF16, chance, i);
+		assert_non_null(b);
+		check_batch(ref, cpu, &shape, part[2], b);
+		for (int k = 0; k < 3; k++)
+			ex_ref_shard_free(part[k]);
+	}
+	ex_plugin_unref(ref);
+	ex_plugin_unref(cpu);
+}
+
+/* Rows in a tile, and a tile's remainder, by every number of rows: bits stay. And those of avx512 are those of avx2. */
+#define ROWS 20
+static void check_every_size(struct ex_plugin *cpu, const char *isa, const struct ex_ref_shape *shape,
+	const struct ex_ref_shard *s, struct ex_ref_batch *b, float *alone)
+{
+	struct loaded l = {0};
+	size_t row = shape->d_model * sizeof(float);
+	if (!load(cpu, isa, "2", ex_ref_shard_ffn(s), 1, &l))
+		return;
+	for (uint32_t n = 1; n <= ROWS; n++) {
+		const uint32_t offset[2] = {0, n};
+		struct expertd_batch part = b->b;
+		part.offset = offset;
+		part.n_tokens = part.n_assignments = n;
+		assert_int_equal(l.t->run(l.shard, &part), 0);
+		if (n == 1 && strcmp(isa, "avx512") == 0) /* alone is avx2's still */
+			assert_memory_equal(alone, b->y, row);
+		for (uint32_t t = 0; t + 1 < n; t++)
+			if (memcmp(alone + (size_t)t * shape->d_model, b->y + (size_t)t * shape->d_model, row) != 0)
+				fail_msg("%s %s: row %u of %u differs from itself in a smaller batch", isa,
+					ex_dtype_name(shape->dtype), t, n);
+		memcpy(alone, b->y, n * row);
+	}
+	unload(&l);
+}
+
+static void test_every_batch_size(void **state)
+{
+	(void)state;
+	struct ex_plugin *cpu = open_plugin("cpu");
+	static float alone[ROWS * 133];
+	for (size_t k = 0; k < EX_ARRAY_LEN(DTYPES); k++) {
+		const struct ex_ref_shape shape = {1, 133, 259, DTYPES[k]};
+		EX_CLEANUP(ex_ref_shard_freep) struct ex_ref_shard *s = ex_ref_shard_new(&shape, k);
+		EX_CLEANUP(ex_ref_batch_freep)
+		struct ex_ref_batch *b = ex_ref_batch_new(&shape, ROWS, EXPERTD_F32, 256, 9);
+		assert_true(s && b);
+		for (size_t i = 0; i < EX_ARRAY_LEN(ISAS); i++)
+			check_every_size(cpu, ISAS[i], &shape, s, b, alone);
+	}
+	ex_plugin_unref(cpu);
+}
+
+/* One token's NaN, infinity or subnormals are its own: what it gives is as ref has it, and no other token's bits move. */
+static void poison(struct ex_ref_batch *b, uint32_t d)
+{
+	float *x = b->x;
+	for (uint32_t i = 0; i < d; i++) {
+		x[5 * d + i] *= 0x1p-130f;
+		x[6 * d + i] *= 0x1p126f; /* products overflow */
+	}
+	x[2 * d] = NAN;
+	x[4 * d + 1] = INFINITY;
+	x[7 * d + 3] = -INFINITY;
+}
+
+static void test_poisoned_tokens(void **state)
+{
+	(void)state;
+	struct ex_plugin *ref = open_plugin("ref"), *cpu = open_plugin("cpu");
+	const struct ex_ref_shape shape = {3, 72, 40, EXPERTD_BF16};
+	const size_t row = 72 * sizeof(float);
+	EX_CLEANUP(ex_ref_shard_freep) struct ex_ref_shard *s = ex_ref_shard_new(&shape, 1);
+	EX_CLEANUP(ex_ref_batch_freep) struct ex_ref_batch *b = ex_ref_batch_new(&shape, 13, EXPERTD_F32, 200, 2);
+	static float clean[13 * 72], want[13 * 72];
+	assert_true(s && b);
+	for (size_t i = 0; i < EX_ARRAY_LEN(ISAS); i++) {
+		EX_CLEANUP(ex_ref_batch_freep)
+		struct ex_ref_batch *sick = ex_ref_batch_new(&shape, 13, EXPERTD_F32, 200, 2);
+		struct loaded l = {0}, r = {0};
+		if (!load(cpu, ISAS[i], "2", ex_ref_shard_ffn(s), 3, &l))
+			continue;
+		assert_int_equal(l.t->run(l.shard, &b->b), 0);
+		memcpy(clean, b->y, sizeof clean);
+		poison(sick, 72);
+		assert_true(load(ref, NULL, "1", ex_ref_shard_ffn(s), 3, &r));
+		assert_int_equal(r.t->run(r.shard, &sick->b), 0);
+		memcpy(want, sick->y, sizeof want);
+		assert_int_equal(l.t->run(l.shard, &sick->b), 0);
+		for (uint32_t t = 0; t < 13; t++) {
+			const float *y = sick->y + t * 72;
+			bool own = t == 2 || (t >= 4 && t <= 7);
+			if (!own && memcmp(y, clean + t * 72, row) != 0)
+				fail_msg("%s: token %u caught another's NaN", ISAS[i], t);
+			for (uint32_t k = 0; k < 72 && own && t != 6; k++)
+				if (isnan(y[k]) != isnan(want[t * 72 + k]) || isinf(y[k]) != isinf(want[t * 72 + k]))
+					fail_msg("%s: token %u is %g where ref has %g", ISAS[i], t, (double)y[k],
+						(double)want[t * 72 + k]);
+		}
+		check_alone(ISAS[i], &l, &shape, sick, sick->y);
+		unload(&l);
+		unload(&r);
+	}
 	ex_plugin_unref(ref);
 	ex_plugin_unref(cpu);
 }
@@ -215,6 +353,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parity),
+		cmocka_unit_test(test_random_shapes),
+		cmocka_unit_test(test_every_batch_size),
+		cmocka_unit_test(test_poisoned_tokens),
 		cmocka_unit_test(test_bound_is_tight),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_bad_options),
