@@ -123,6 +123,9 @@ static int check_prefix(const struct ex_elf *elf, const char *path, struct ex_er
 	if (prefix.size != sizeof(struct expertd_plugin))
 		return ex_err_set(err, -EPROTO, "plugin '%s' has a table of %u bytes where ABI %u.%u has %zu", path,
 			prefix.size, prefix.major, prefix.minor, sizeof(struct expertd_plugin));
+	if (!ex_elf_symbol(elf, "expertd_plugin", prefix.size))
+		return ex_err_set(
+			err, -ENOEXEC, "plugin '%s' exports less than the %u bytes of its table", path, prefix.size);
 	return 0;
 }
 

@@ -121,6 +121,45 @@ static void test_elf_refused(void **state)
 	refused(put("wrap.so", data, n), -ENOEXEC, "truncated");
 }
 
+/* The symbol's size in the file's dynamic symbol table. */
+static void shrink_symbol(char *data, const char *name, uint64_t size)
+{
+	Elf64_Ehdr h;
+	memcpy(&h, data, sizeof h);
+	for (uint32_t i = 0; i < h.e_shnum; i++) {
+		Elf64_Shdr s, names;
+		memcpy(&s, data + h.e_shoff + i * sizeof s, sizeof s);
+		if (s.sh_type != SHT_DYNSYM)
+			continue;
+		memcpy(&names, data + h.e_shoff + s.sh_link * sizeof names, sizeof names);
+		for (size_t k = 0; k < s.sh_size / sizeof(Elf64_Sym); k++) {
+			char *at = data + s.sh_offset + k * sizeof(Elf64_Sym);
+			Elf64_Sym sym;
+			memcpy(&sym, at, sizeof sym);
+			if (strcmp(data + names.sh_offset + sym.st_name, name) != 0)
+				continue;
+			sym.st_size = size;
+			memcpy(at, &sym, sizeof sym);
+			return;
+		}
+	}
+	fail_msg("no symbol %s", name);
+}
+
+/* A table that says its whole size and is not that long: its callbacks would be read from beyond it. */
+static void test_short_table_refused(void **state)
+{
+	(void)state;
+	struct ex_err err = EX_ERR_INIT;
+	EX_CLEANUP(ex_freep) char *data = NULL;
+	size_t n;
+	EXPECT_OK(err, ex_read_file(MODULES "/example.so", 1 << 24, &err, &data, &n));
+	shrink_symbol(data, "expertd_plugin", sizeof(struct expertd_plugin) - 1);
+	refused(put("short.so", data, n), -ENOEXEC, "exports less than");
+	shrink_symbol(data, "expertd_plugin", 7); /* less than the prefix */
+	refused(put("short.so", data, n), -ENOEXEC, "does not export");
+}
+
 /* Overwrites headers and symbol tables with junk, one place at a time: refused or loaded, never a crash before dlopen.
  */
 static void test_lying_sections(void **state)
@@ -276,6 +315,7 @@ int main(void)
 		cmocka_unit_test(test_abi_refused),
 		cmocka_unit_test(test_no_elf_refused),
 		cmocka_unit_test(test_elf_refused),
+		cmocka_unit_test(test_short_table_refused),
 		cmocka_unit_test(test_lying_sections),
 		cmocka_unit_test(test_replaced_file),
 		cmocka_unit_test(test_private_dir_unwritable),
