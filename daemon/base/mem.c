@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 void *ex_calloc(size_t n, size_t size)
@@ -181,13 +182,26 @@ size_t ex_mem_cgroup_room(const char *proc_file, const char *root)
 	return room;
 }
 
+/* What RLIMIT_AS leaves. */
+static size_t address_room(void)
+{
+	struct rlimit limit;
+	size_t pages = read_number("/proc/self/statm", NULL);
+	if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || pages == SIZE_MAX)
+		return SIZE_MAX;
+	size_t used = pages * (size_t)sysconf(_SC_PAGESIZE);
+	return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
+}
+
 size_t ex_mem_available(void)
 {
 	size_t kib = read_number("/proc/meminfo", "MemAvailable:");
 	if (kib == SIZE_MAX)
 		return 0;
 	size_t room = ex_mem_cgroup_room("/proc/self/cgroup", "/sys/fs/cgroup");
-	return EX_MIN(kib * 1024, room);
+	room = EX_MIN(room, address_room());
+	room = EX_MIN(room, kib * 1024);
+	return EX_MAX(room, (size_t)1); /* 0 would be "unknown" */
 }
 
 size_t ex_mem_resident(void)

@@ -28,7 +28,8 @@ void ex_arena_reset(struct ex_arena *a);
 size_t ex_arena_used(const struct ex_arena *a);
 EX_DEFINE_CLEANUP(struct ex_arena, ex_arena_free)
 
-/* Memory that this process could still use, in bytes: MemAvailable, further limited by its cgroup. 0 when unknown. [any] */
+/* Memory that this process could still use, in bytes: MemAvailable, further limited by its cgroup and those above it, and by
+ * RLIMIT_AS. 0 when unknown, 1 when there is none. [any] */
 size_t ex_mem_available(void);
 /* What the cgroup that proc_file (/proc/self/cgroup) names, and each above it up to root (/sys/fs/cgroup), leaves; page cache that can go is
  * not counted as used. SIZE_MAX without a limit. [any] */

@@ -4,7 +4,9 @@
 #include "expert_setup.h"
 
 #include "base/str.h"
+#include "config.h"
 #include <pthread.h>
+#include <sys/resource.h>
 
 struct views {
 	struct ex_shard_view v[8];
@@ -295,12 +297,37 @@ static void test_sick_device(void **state)
 	setup_done(&s);
 }
 
+/* Shards stop short of the limit, so that the process has what it needs besides them. */
+static void test_out_of_memory(void **state)
+{
+	(void)state;
+#ifdef EX_SANITIZED
+	skip(); /* a sanitizer reserves addresses as it goes */
+#endif
+	struct setup s;
+	struct rlimit was, limit;
+	unsigned long pages = 0;
+	setup_init(&s);
+	FILE *f = fopen("/proc/self/statm", "re");
+	assert_true(f && fscanf(f, "%lu", &pages) == 1);
+	fclose(f);
+	assert_int_equal(getrlimit(RLIMIT_AS, &was), 0);
+	limit = was;
+	limit.rlim_cur = pages * (rlim_t)sysconf(_SC_PAGESIZE) + (48 << 20);
+	assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+	expect_failure(&s, "fake", -ENOMEM, "of which 128 MiB stay free", EX_SHARD_FAILED);
+	assert_int_equal(setrlimit(RLIMIT_AS, &was), 0);
+	reload(&s);
+	setup_done(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_load_and_find),
 		cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_nan_is_named),
 		cmocka_unit_test(test_replace_under_pin),
 		cmocka_unit_test(test_readers_while_replacing),
