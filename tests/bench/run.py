@@ -26,7 +26,7 @@ def main():
     p.add_argument("--root", required=True)
     p.add_argument("--build", required=True)
     p.add_argument("--json", action="store_true")
-    p.add_argument("--only", default="", help="dispatch, ffn or fleet")
+    p.add_argument("--only", choices=("dispatch", "ffn", "fleet"), help="one part")
     a = p.parse_args()
     programs = {
         "dispatch": [os.path.join(a.build, "tests/bench/bench_dispatch")],
