@@ -6,6 +6,7 @@ A Fleet lives in one directory and ends every process it started, by pid. Nothin
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -28,11 +29,28 @@ class Skip(Exception):
     """The machine lacks what the test needs; the text says what."""
 
 
+def ephemeral_ports():
+    """The range that connections get their own ports from."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+            low, high = map(int, f.read().split())
+            return low, high
+    except OSError:
+        return 32768, 60999
+
+
 def free_ports(n):
-    """n TCP ports of 127.0.0.1 that were free a moment ago."""
-    socks = [socket.socket() for _ in range(n)]
-    for s in socks:
-        s.bind(("127.0.0.1", 0))
+    """n TCP ports of 127.0.0.1 that were free a moment ago, and that no connection takes by chance meanwhile."""
+    low, high = ephemeral_ports()
+    outside = [p for p in range(10000, 65536) if not low <= p <= high]
+    socks = []
+    while len(socks) < n:
+        s = socket.socket()
+        try:
+            s.bind(("127.0.0.1", random.choice(outside) if outside else 0))
+            socks.append(s)
+        except OSError:
+            s.close()
     ports = [s.getsockname()[1] for s in socks]
     for s in socks:
         s.close()
