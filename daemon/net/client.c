@@ -26,6 +26,7 @@
 #define BACKOFF_MS        100 /* gRPC's own backoff lets a peer that came back wait for seconds */
 #define BACKOFF_MAX_MS    200
 #define CONNECT_MS        1000 /* one try; a lost SYN should not take longer */
+#define CONNECT_UNIX_MS   20000 /* nothing is lost on a unix socket: whoever listens is alive, if slow */
 
 struct ex_channel {
 	uint32_t magic;
@@ -67,6 +68,11 @@ static grpc_arg int_arg(const char *key, int value)
 	return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
 }
 
+static bool is_unix(const char *target)
+{
+	return !strncmp(target, "unix:", 5);
+}
+
 static grpc_channel *create_channel(const struct ex_channel_opts *o)
 {
 	size_t max = o->message_bytes_max ? o->message_bytes_max : MESSAGE_BYTES_MAX;
@@ -80,8 +86,8 @@ static grpc_channel *create_channel(const struct ex_channel_opts *o)
 		int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max),
 		int_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, BACKOFF_MS),
-		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
-			CONNECT_MS), /* by its name a backoff, in fact the time for one try */
+		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, /* by its name a backoff, in fact the time for one try */
+			is_unix(o->target) ? CONNECT_UNIX_MS : CONNECT_MS),
 		int_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, BACKOFF_MAX_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_WAIT_MS),
@@ -103,7 +109,7 @@ static grpc_channel *create_channel(const struct ex_channel_opts *o)
 int ex_channel_new(const struct ex_channel_opts *o, struct ex_err *err, struct ex_channel **ret)
 {
 	const size_t path_max = sizeof((struct sockaddr_un *)NULL)->sun_path - 1;
-	if (!strncmp(o->target, "unix:", 5) && strlen(o->target + 5) > path_max)
+	if (is_unix(o->target) && strlen(o->target + 5) > path_max)
 		return ex_err_set(err, -ENAMETOOLONG, "socket path '%s' has %zu bytes; the system allows at most %zu",
 			o->target + 5, strlen(o->target + 5), path_max);
 	struct ex_channel *c = ex_calloc(1, sizeof *c);
