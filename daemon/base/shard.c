@@ -152,3 +152,11 @@ uint32_t ex_shard_group_of_expert(uint32_t n_experts, uint32_t n_groups, uint32_
 	uint32_t in_longer = n_longer * (base + 1);
 	return expert < in_longer ? expert / (base + 1) : n_longer + (expert - in_longer) / base;
 }
+
+uint64_t ex_shard_identity(const char *text)
+{
+	uint64_t h = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
+	return h ? h : 1;
+}

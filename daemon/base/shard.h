@@ -25,6 +25,9 @@ bool ex_shard_glob_match(const char *glob, const struct ex_shard_id *s);
  * the experts only, not at the layer. */
 bool ex_shard_glob_cuts(const char *glob, const struct ex_shard_id *s);
 
+/* A numeric identity, as hosts spell it, as a number to compare: never 0. */
+uint64_t ex_shard_identity(const char *text);
+
 /* The fleet's ranges: n_experts split into n_groups contiguous ranges, the first (n_experts % n_groups) one longer. */
 struct ex_shard_id ex_shard_of_group(uint32_t layer, uint32_t n_experts, uint32_t n_groups, uint32_t group);
 uint32_t ex_shard_group_of_expert(uint32_t n_experts, uint32_t n_groups, uint32_t expert);

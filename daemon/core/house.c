@@ -327,6 +327,8 @@ bool ex_house_drain(struct ex_house *h, unsigned slice_ms)
 			ex_server_set_serving(h->router_server, false);
 		if (h->expert_server)
 			ex_server_set_serving(h->expert_server, false);
+		if (h->experts_service)
+			ex_experts_service_drain(h->experts_service);
 	}
 	if (h->engine && !ex_engine_drain(h->engine, slice_ms))
 		return false;

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include <config.h> /* of the build; not core/config.h */
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
@@ -19,9 +20,25 @@ static void on_host_changed(void *ctx, const char *host, const char *address, en
 	(void)ctx;
 	if (s == EX_HOST_READY)
 		ex_event(EX_EV_HOST_READY, fields, "expert host %s (%s) is ready", host && *host ? host : "?", address);
+	else if (s == EX_HOST_SUSPECT)
+		ex_event(EX_EV_HOST_SUSPECT, fields, "expert host %s (%s) is suspect: %s; others are asked instead",
+			host && *host ? host : "?", address, why);
+	else if (s == EX_HOST_DRAINING)
+		ex_event(EX_EV_HOST_DRAINING, fields, "expert host %s (%s) is draining: others are asked instead",
+			host && *host ? host : "?", address);
 	else if (s == EX_HOST_DOWN)
 		ex_event(EX_EV_HOST_DOWN, fields, "expert host %s (%s) is down: %s", host && *host ? host : "?",
 			address, why ? why : "unknown reason");
+}
+
+static void on_identity_changed(void *ctx, const struct ex_shard_id *shard, const char *host)
+{
+	char name[EX_SHARD_NAME_MAX];
+	const struct ex_field fields[] = {{"EX_SHARD", ex_shard_name(shard, name)}, {"EX_PEER", host}, {NULL, NULL}};
+	(void)ctx;
+	ex_metric_add(ex_metric(EX_M_IDENTITY_CHANGES, NULL), 1);
+	ex_event(EX_EV_IDENTITY_CHANGED, fields,
+		"shard %s is computed by %s with another numeric identity: bits may differ from before", name, host);
 }
 
 static int build_dispatch(struct ex_house *h, struct ex_err *err)
@@ -51,6 +68,12 @@ static int build_dispatch(struct ex_house *h, struct ex_err *err)
 		.connect_ms = p->router_connect_ms,
 		.heartbeat_ms = p->router_heartbeat_ms,
 		.frame_timeout_ms = p->router_frame_timeout_ms,
+		.hold_ms = p->router_hold_ms,
+		.failover = (enum ex_failover)p->router_failover,
+		.hedge = (enum ex_hedge)p->router_hedge,
+		.hedge_ms = p->router_hedge_ms,
+		.hedge_budget_percent = p->router_hedge_budget_percent,
+		.identity_changed = on_identity_changed,
 		.host_changed = on_host_changed,
 		.ctx = h,
 	};

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Dispatch: who computes which shard of a layer, and the sum. Layer L3. */
-#include "base/clock.h"
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "engine/fabric.h"
@@ -12,12 +11,14 @@
 
 #define TICKS_PER_BEAT                                                                                                 \
 	4 /* looks at the hosts in one heartbeat's period, at least: silence is noticed that much sooner */
-#define LOOK_NS     (500 * EX_NS_PER_MS) /* a step that waits for a host shows that often that it lives */
-#define TICK_MS_MAX 50                   /* .. and a host that comes up is greeted this soon */
+#define TICK_MS_MAX     50 /* .. and a host that comes up is greeted this soon */
+#define FRAMES_PER_HOST 4  /* that may be answered in one begin, on average; the rest waits its turn */
 
 static const char *const state_names[] = {
 	[EX_HOST_JOINING] = "joining",
 	[EX_HOST_READY] = "ready",
+	[EX_HOST_SUSPECT] = "suspect",
+	[EX_HOST_DRAINING] = "draining",
 	[EX_HOST_DOWN] = "down",
 };
 
@@ -34,31 +35,13 @@ static bool is_moe(const struct ex_dispatch *d, uint32_t layer)
 	return layer < d->o.n_layers && layer >= d->o.first_k_dense && layer % d->o.moe_layer_freq == 0;
 }
 
-static bool is_local(const struct ex_dispatch *d, uint32_t layer, uint32_t first_expert)
+static size_t buffer_rows(const struct ex_dispatch *d)
 {
-	if (!d->o.local)
-		return false;
-	struct ex_generation *g = ex_registry_pin(d->o.registry, layer, first_expert);
-	if (g)
-		ex_generation_unpin(g);
-	return g != NULL;
+	return (size_t)d->o.rows_max * (1 + EX_MIN((size_t)d->o.topk, d->o.n_peers));
 }
 
-static struct send_buffer *new_buffer(const struct ex_dispatch *d)
-{
-	size_t rows = (size_t)d->o.rows_max * (1 + EX_MIN((size_t)d->o.topk, d->o.n_peers));
-	struct send_buffer *b = calloc(1, sizeof *b);
-	if (b)
-		b->data = ex_alloc_aligned(rows, ex_dispatch_x_bytes(d));
-	if (!b || !b->data) {
-		free(b);
-		return NULL;
-	}
-	atomic_init(&b->n_refs, 1);
-	return b;
-}
-
-/* A buffer that nobody reads any more; NULL when the transport holds all. */
+/* A buffer that nobody reads any more, a new one when the transport holds all; NULL: out of memory. Two references: the
+ * pool's, or what stands for it, and the step's. */
 static struct send_buffer *idle_buffer(struct ex_dispatch *d)
 {
 	for (uint32_t i = 0; i < d->n_buffers; i++) {
@@ -67,83 +50,18 @@ static struct send_buffer *idle_buffer(struct ex_dispatch *d)
 			    &d->buffers[i]->n_refs, &only_pool, 2, memory_order_acquire, memory_order_relaxed))
 			return d->buffers[i];
 	}
-	return NULL;
+	return ex_fabric_new_buffer(d, buffer_rows(d));
 }
 
-/* Gives every shard of the plan its stretch of partials and its holder: this process, else the first ready host that
- * has it. */
-static void assign(struct ex_dispatch *d, uint32_t layer)
+/* A job for every shard of the plan, with its stretch of partials. */
+static void make_jobs(struct ex_dispatch *d)
 {
 	float *y = d->partials;
 	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
 		const struct ex_plan_shard *s = &d->plan.shards[i];
-		d->jobs[i] = (struct shard_job){.d = d, .s = s, .y = y, .status = -EHOSTUNREACH};
+		d->jobs[i] = (struct shard_job){.d = d, .s = s, .y = y, .state = JOB_OPEN, .status = -EHOSTUNREACH};
 		y += (size_t)s->n_rows * d->o.d_model;
-		if (is_local(d, layer, s->first_expert))
-			d->jobs[i].status = 0;
 	}
-	ex_lock_take(&d->lock);
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
-		for (size_t p = 0; p < d->o.n_peers && d->jobs[i].status; p++) {
-			struct fleet_host *h = &d->hosts[p];
-			if (h->state == EX_HOST_READY && h->has[(size_t)layer * d->o.n_groups + d->jobs[i].s->group]) {
-				d->jobs[i].host = h;
-				d->jobs[i].status = 0;
-			}
-		}
-	ex_lock_give(&d->lock);
-}
-
-static void work_done(struct ex_work *w)
-{
-	struct shard_job *j = w->ctx;
-	struct ex_dispatch *d = j->d;
-	ex_lock_take(&d->lock);
-	j->status = w->status;
-	ex_metric_observe(d->local.seconds, (double)(ex_now_ns() - d->begin_ns) / (double)EX_NS_PER_S);
-	d->n_open--;
-	pthread_cond_broadcast(&d->cond);
-	ex_lock_give(&d->lock);
-}
-
-static void submit_local(struct ex_dispatch *d, struct shard_job *j, uint32_t layer)
-{
-	const struct ex_plan_shard *s = j->s;
-	j->work = (struct ex_work){
-		.layer = layer,
-		.first_expert = s->first_expert,
-		.n_experts = s->n_experts,
-		.x = d->buffer->data,
-		.rows = s->rows,
-		.offset = s->offset,
-		.token = s->token,
-		.weight = s->weight,
-		.n_rows = s->n_rows,
-		.x_dtype = d->o.x_dtype,
-		.y = j->y,
-		.done = work_done,
-		.ctx = j,
-	};
-	ex_metric_add(d->local.rows, s->n_rows);
-	ex_metric_add(d->local.frames, 1);
-	ex_lock_take(&d->lock);
-	d->n_open++;
-	ex_lock_give(&d->lock);
-	int rc = ex_executor_submit(d->o.local, &j->work);
-	if (rc) {
-		ex_lock_take(&d->lock);
-		j->status = rc;
-		d->n_open--;
-		ex_lock_give(&d->lock);
-	}
-}
-
-static bool has_jobs(const struct ex_dispatch *d, const struct fleet_host *h)
-{
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
-		if (d->jobs[i].host == h)
-			return true;
-	return false;
 }
 
 /* Rows whose weights are not finite fail, alone: a host would refuse the whole frame for them. */
@@ -178,70 +96,27 @@ static int begin(
 	d->rows_sent = 0;
 	d->begin_ns = ex_now_ns();
 	void_rows(d, weights, k);
+	make_jobs(d);
 	d->buffer = idle_buffer(d);
-	assign(d, layer);
 	if (!d->buffer) {
 		for (uint32_t i = 0; i < d->plan.n_shards; i++) {
-			d->jobs[i].host = NULL;
+			d->jobs[i].state = JOB_FAILED;
 			d->jobs[i].status = -ENOBUFS;
 		}
 		return 0;
 	}
 	ex_dtype_from_f32(d->o.x_dtype, x, (size_t)n * d->o.d_model, d->buffer->data);
-	/* far ones first, so that they work while the near ones do */
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		if (has_jobs(d, &d->hosts[p]))
-			ex_fabric_send(d, &d->hosts[p], layer);
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
-		if (!d->jobs[i].host && !d->jobs[i].status)
-			submit_local(d, &d->jobs[i], layer);
+	ex_route_send(d);
 	return 0;
 }
 
 /* --- wait [step] ----------------------------------------------------------------------------------------- */
 
-/* The host whose frame has waited longest, NULL when none is out. Under d->lock. */
-static struct fleet_host *oldest_frame(struct ex_dispatch *d)
-{
-	struct fleet_host *oldest = NULL;
-	for (size_t p = 0; p < d->o.n_peers; p++) {
-		struct fleet_host *h = &d->hosts[p];
-		if (h->frame.state == FRAME_SENT && (!oldest || h->frame.sent_ns < oldest->frame.sent_ns))
-			oldest = h;
-	}
-	return oldest;
-}
-
-/* Waits until all works and frames have ended; a frame that waits too long ends its host. */
-static void wait_jobs(struct ex_dispatch *d)
-{
-	uint64_t timeout = d->o.frame_timeout_ms * EX_NS_PER_MS;
-	char why[128];
-	ex_lock_take(&d->lock);
-	while (d->n_open) {
-		struct fleet_host *late = oldest_frame(d);
-		if (!late) {
-			ex_cond_wait(&d->cond, &d->lock);
-			continue;
-		}
-		uint64_t until = late->frame.sent_ns + timeout;
-		ex_cond_wait_until(&d->cond, &d->lock, EX_MIN(until, ex_now_ns() + LOOK_NS));
-		atomic_fetch_add_explicit(&d->n_looks, 1, memory_order_relaxed);
-		if (late->frame.state == FRAME_SENT && ex_now_ns() >= late->frame.sent_ns + timeout) {
-			ex_lock_give(&d->lock);
-			snprintf(why, sizeof why, "a frame was not answered within %u ms", d->o.frame_timeout_ms);
-			ex_host_fail(late, why);
-			ex_lock_take(&d->lock);
-		}
-	}
-	ex_lock_give(&d->lock);
-}
-
 /* The first host that holds the shard but is not ready, NULL when none does. Under d->lock. */
 static const struct fleet_host *lost_holder(const struct ex_dispatch *d, uint32_t group)
 {
 	for (size_t p = 0; p < d->o.n_peers; p++)
-		if (d->hosts[p].has[(size_t)d->layer * d->o.n_groups + group])
+		if (d->hosts[p].identity[ex_dispatch_slot(d, d->layer, group)])
 			return &d->hosts[p];
 	return NULL;
 }
@@ -297,14 +172,16 @@ static int sum(struct ex_dispatch *d, float *y, uint8_t *row_failed)
 		}
 	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
 		const struct shard_job *j = &d->jobs[i];
-		int status = j->status;
+		int failed = j->state == JOB_DONE ? 0 : j->status, status = failed;
 		for (uint32_t r = 0; r < j->s->n_rows; r++) {
 			uint32_t at = j->s->rows[r];
-			if (!j->status && (add_partial(y + at * dim, j->y + r * dim, dim) || d->row_void[at]))
+			if (!failed && (add_partial(y + at * dim, j->y + r * dim, dim) || d->row_void[at]))
 				continue;
 			row_failed[at] = 1;
-			status = j->status ? j->status : -EDOM;
+			status = failed ? failed : -EDOM;
 		}
+		if (j->state == JOB_DONE)
+			d->lost_ns[ex_dispatch_slot(d, d->layer, j->s->group)] = 0;
 		if (status) {
 			describe_failure(d, j, status);
 			rc = -EHOSTDOWN;
@@ -316,14 +193,25 @@ static int sum(struct ex_dispatch *d, float *y, uint8_t *row_failed)
 	return rc;
 }
 
+/* The step's reference; that of the pool too, when b is not one of its buffers. */
+static void release_step(struct ex_dispatch *d, struct send_buffer *b)
+{
+	bool pooled = false;
+	for (uint32_t i = 0; i < d->n_buffers; i++)
+		pooled |= d->buffers[i] == b;
+	ex_fabric_release_buffer(b);
+	if (!pooled)
+		ex_fabric_release_buffer(b);
+}
+
 static int wait(void *ctx, float *y, uint8_t *row_failed)
 {
 	struct ex_dispatch *d = ctx;
 	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
-	wait_jobs(d);
+	ex_route_wait(d);
 	int rc = sum(d, y, row_failed);
-	if (d->buffer) /* release: the rows were read; frames that gRPC still holds keep their own references */
-		atomic_fetch_sub_explicit(&d->buffer->n_refs, 1, memory_order_release);
+	if (d->buffer) /* the rows were read; frames that gRPC still holds keep their own references */
+		release_step(d, d->buffer);
 	d->buffer = NULL;
 	return rc;
 }
@@ -348,6 +236,21 @@ void ex_dispatch_step_begins(struct ex_dispatch *d)
 {
 	memset(d->row_sends, 0, d->o.rows_max * sizeof *d->row_sends);
 	d->failure[0] = '\0';
+	d->held_ns = 0;
+}
+
+void ex_dispatch_idle(struct ex_dispatch *d)
+{
+	memset(d->identity, 0, (size_t)d->o.n_layers * d->o.n_groups * sizeof *d->identity);
+}
+
+void ex_dispatch_give_up(struct ex_dispatch *d)
+{
+	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
+	ex_lock_take(&d->lock);
+	d->give_up = true;
+	pthread_cond_broadcast(&d->cond);
+	ex_lock_give(&d->lock);
 }
 
 uint64_t ex_dispatch_looks(const struct ex_dispatch *d)
@@ -406,6 +309,9 @@ static int check_opts(const struct ex_dispatch_opts *o, struct ex_err *err)
 			o->rows_max, o->topk, o->n_groups, EX_FRAME_ROWS_MAX, EX_FRAME_SHARDS_MAX);
 	if (o->x_dtype != EXPERTD_F32 && o->x_dtype != EXPERTD_BF16)
 		return ex_err_set(err, -EINVAL, "dispatch: rows travel as f32 or bf16, not as dtype %u", o->x_dtype);
+	if (o->n_peers > EX_FLEET_HOSTS_MAX)
+		return ex_err_set(err, -EINVAL, "dispatch: %zu expert hosts, at most %d are allowed", o->n_peers,
+			EX_FLEET_HOSTS_MAX);
 	if (o->n_peers && (!o->connect_ms || !o->heartbeat_ms || !o->frame_timeout_ms))
 		return ex_err_set(err, -EINVAL, "dispatch: times for peers are not set");
 	return o->n_peers ? check_frame_size(o, err) : 0;
@@ -428,13 +334,17 @@ static int make_step_side(struct ex_dispatch *d)
 	d->frame_shards = ex_calloc(o->n_groups, sizeof *d->frame_shards);
 	d->row_sends = ex_calloc(o->rows_max, sizeof *d->row_sends);
 	d->row_void = ex_calloc(o->rows_max, 1);
+	d->lost_ns = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->lost_ns);
+	d->identity = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->identity);
+	d->n_frames_max = (uint32_t)o->n_peers * FRAMES_PER_HOST;
+	d->frames = ex_calloc(d->n_frames_max, sizeof *d->frames);
 	/* every host may hold one that it was too slow to take; one more is ours, one in hand */
 	d->buffers = ex_calloc(o->n_peers + 2, sizeof *d->buffers);
 	if (!d->jobs || !d->partials || !d->row_at || !d->frame_rows || !d->frame_shards || !d->row_sends ||
-		!d->row_void || !d->buffers)
+		!d->row_void || !d->buffers || !d->lost_ns || !d->identity || !d->frames)
 		return -ENOMEM;
 	for (; d->n_buffers < o->n_peers + 2; d->n_buffers++) {
-		d->buffers[d->n_buffers] = new_buffer(d);
+		d->buffers[d->n_buffers] = ex_fabric_new_buffer(d, buffer_rows(d));
 		if (!d->buffers[d->n_buffers])
 			return -ENOMEM;
 	}
@@ -476,6 +386,7 @@ int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct
 		.frames = ex_metric(EX_M_DISPATCH_FRAMES, "local"),
 		.seconds = ex_metric(EX_M_DISPATCH_SECONDS, "local"),
 		.errors = ex_metric(EX_M_DISPATCH_ERRORS, "local"),
+		.resent = ex_metric(EX_M_DISPATCH_RESENT, "local"),
 	};
 	d->hosts = ex_calloc(o->n_peers, sizeof *d->hosts);
 	rc = d->hosts ? make_step_side(d) : -ENOMEM;
@@ -514,6 +425,9 @@ struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d)
 	free(d->frame_shards);
 	free(d->row_sends);
 	free(d->row_void);
+	free(d->lost_ns);
+	free(d->identity);
+	free(d->frames);
 	for (uint32_t i = 0; i < d->n_buffers; i++)
 		ex_fabric_release_buffer(d->buffers[i]);
 	free(d->buffers);

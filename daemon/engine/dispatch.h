@@ -2,7 +2,10 @@
 /* Rows of a MoE layer to the shards that hold their experts, here or on other hosts, and the sum of what comes back. Layer L3.
  *
  * Rows are grouped by shard and host, one frame per host and layer; partials are added in ascending shard order in f32, so the bits do not
- * depend on placement. Shards of this process take the same path without the wire. begin/wait: [step] of one engine. */
+ * depend on placement. Shards of this process take the same path without the wire. begin/wait: [step] of one engine.
+ *
+ * A shard may live on any number of hosts. Of the usable ones the one that will probably answer first is asked; when it fails, dies or falls
+ * silent, its rows go to another at once, and the first answer wins. With nobody left to ask the step is held up to hold_ms. */
 #ifndef EX_ENGINE_DISPATCH_H
 #define EX_ENGINE_DISPATCH_H
 
@@ -12,8 +15,15 @@
 
 struct ex_dispatch;
 
-enum ex_host_state { EX_HOST_JOINING = 1, EX_HOST_READY, EX_HOST_DOWN };
+/* SUSPECT: silent for longer than a heartbeat takes; DRAINING: it said that it is going to stop. Both are asked only when no READY host
+ * holds the shard. */
+enum ex_host_state { EX_HOST_JOINING = 1, EX_HOST_READY, EX_HOST_SUSPECT, EX_HOST_DRAINING, EX_HOST_DOWN };
 const char *ex_host_state_name(enum ex_host_state s);
+
+/* Whether a shard may be computed by a replica of another numeric identity than the one in use: its bits may differ. */
+enum ex_failover { EX_FAILOVER_IDENTICAL, EX_FAILOVER_ANY };
+/* When rows are asked for a second time while the first host still works on them. */
+enum ex_hedge { EX_HEDGE_OFF, EX_HEDGE_FIXED, EX_HEDGE_P99 };
 
 struct ex_dispatch_opts {
 	const char *node, *version, *model_digest;
@@ -29,8 +39,15 @@ struct ex_dispatch_opts {
 	unsigned connect_ms;   /* handshake deadline and pause between tries */
 	unsigned heartbeat_ms; /* period of heartbeats; a peer silent for 3 periods is down (default 250: within 1 s) */
 	unsigned frame_timeout_ms; /* a frame unanswered that long fails, though heartbeats come back */
+	unsigned hold_ms;          /* how long after a shard lost its last replica a step waits for one to appear */
+	enum ex_failover failover;
+	enum ex_hedge hedge;
+	unsigned hedge_ms;             /* FIXED: after that long; P99: not before */
+	unsigned hedge_budget_percent; /* rows sent twice, of all rows sent */
 	/* A host changed state. [cq] NULL: none. Events are logged by whoever is above. */
 	void (*host_changed)(void *ctx, const char *host, const char *address, enum ex_host_state s, const char *why);
+	/* A shard is computed with another numeric identity from now on (failover = any, or nothing was running). [step] NULL: none. */
+	void (*identity_changed)(void *ctx, const struct ex_shard_id *shard, const char *host);
 	void *ctx;
 };
 int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct ex_dispatch **ret);
@@ -46,6 +63,10 @@ uint64_t ex_dispatch_rows_sent(const struct ex_dispatch *d);
 const uint32_t *ex_dispatch_row_sends(const struct ex_dispatch *d);
 /* A new step: forgets the rows sent and the failure of the one before. [step] */
 void ex_dispatch_step_begins(struct ex_dispatch *d);
+/* Nothing is being generated: the next begin may take up other numeric identities. [step] */
+void ex_dispatch_idle(struct ex_dispatch *d);
+/* The engine stops: begins end at once, with failures where answers are missing. [any] */
+void ex_dispatch_give_up(struct ex_dispatch *d);
 /* Why rows of this step failed first: "shard L3/E4-7 on host h2 (127.0.0.1:7102, down): stream closed"; later layers only tell what followed from it. Borrowed. [step] */
 const char *ex_dispatch_failure(const struct ex_dispatch *d);
 

@@ -117,6 +117,8 @@ static void *step_thread(void *arg)
 	bool all;
 	while (take_inbox(e, &all)) {
 		reap(e, all);
+		if (!e->sched.n_running && e->o.dispatch)
+			ex_dispatch_idle(e->o.dispatch);
 		admit(e);
 		ex_engine_step(e);
 		publish(e);
@@ -258,6 +260,8 @@ struct ex_engine *ex_engine_free(struct ex_engine *e)
 	e->stopping = true;
 	pthread_cond_signal(&e->wake);
 	ex_lock_give(&e->lock);
+	if (e->o.dispatch)
+		ex_dispatch_give_up(e->o.dispatch);
 	pthread_join(e->thread, NULL);
 	free_engine(e);
 	return NULL;

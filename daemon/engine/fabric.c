@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames: a host's jobs out, its partials in. Layer L3. */
 #include "engine/fabric.h"
-#include "base/clock.h"
+#include "base/mem.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#define BUDGET_ROWS_MAX (1u << 20)
 
 void ex_fabric_release_buffer(void *buffer)
 {
@@ -16,13 +17,26 @@ void ex_fabric_release_buffer(void *buffer)
 	}
 }
 
+struct send_buffer *ex_fabric_new_buffer(const struct ex_dispatch *d, size_t n_rows)
+{
+	struct send_buffer *b = calloc(1, sizeof *b);
+	if (b)
+		b->data = ex_alloc_aligned(n_rows, ex_dispatch_x_bytes(d));
+	if (!b || !b->data) {
+		free(b);
+		return NULL;
+	}
+	atomic_init(&b->n_refs, 1);
+	return b;
+}
+
 /* Marks the rows that h's jobs need in row_at and numbers them in order. Returns how many. */
 static uint32_t number_rows(struct ex_dispatch *d, const struct fleet_host *h)
 {
 	uint32_t n = 0;
 	memset(d->row_at, 0, d->n_rows * sizeof *d->row_at);
 	for (uint32_t i = 0; i < d->plan.n_shards; i++)
-		if (d->jobs[i].host == h)
+		if (ex_bit(h->jobs, i))
 			for (uint32_t r = 0; r < d->jobs[i].s->n_rows; r++)
 				d->row_at[d->jobs[i].s->rows[r]] = 1;
 	for (uint32_t i = 0; i < d->n_rows; i++)
@@ -35,19 +49,29 @@ static uint32_t number_rows(struct ex_dispatch *d, const struct fleet_host *h)
 	return n;
 }
 
-/* The rows that travel: all of the step's as they lie, or a selection copied behind them. */
-static const uint8_t *select_rows(struct ex_dispatch *d, uint32_t n)
+/* The rows that travel: all of the step's as they lie, or a selection copied behind them, or, when what is sent again has
+ * no place there, to a buffer of its own. *ret_buffer: which the caller holds a reference to. NULL: out of memory. */
+static const uint8_t *select_rows(struct ex_dispatch *d, uint32_t n, struct send_buffer **ret_buffer)
 {
-	size_t bytes = ex_dispatch_x_bytes(d);
-	if (n == d->n_rows)
-		return d->buffer->data;
-	uint8_t *selection = d->buffer->data + ((size_t)d->o.rows_max + d->n_selected) * bytes, *at = selection;
-	for (uint32_t i = 0; i < d->n_rows; i++)
-		if (d->row_at[i] != UINT32_MAX) {
-			memcpy(at, d->buffer->data + i * bytes, bytes);
-			at += bytes;
+	size_t bytes = ex_dispatch_x_bytes(d), room = (size_t)d->o.rows_max * EX_MIN((size_t)d->o.topk, d->o.n_peers);
+	struct send_buffer *b = d->buffer;
+	uint8_t *selection = b->data;
+	if (n != d->n_rows && d->n_selected + n > room) {
+		b = ex_fabric_new_buffer(d, n);
+		if (!b)
+			return NULL;
+		selection = b->data;
+	} else {
+		atomic_fetch_add_explicit(&b->n_refs, 1, memory_order_relaxed);
+		if (n != d->n_rows) {
+			selection += ((size_t)d->o.rows_max + d->n_selected) * bytes;
+			d->n_selected += n;
 		}
-	d->n_selected += n;
+	}
+	for (uint32_t i = 0; n != d->n_rows && i < d->n_rows; i++)
+		if (d->row_at[i] != UINT32_MAX)
+			memcpy(selection + d->row_at[i] * bytes, d->buffer->data + i * bytes, bytes);
+	*ret_buffer = b;
 	return selection;
 }
 
@@ -57,7 +81,7 @@ static uint32_t frame_shards(struct ex_dispatch *d, const struct fleet_host *h)
 	uint32_t n = 0, *rows = d->frame_rows;
 	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
 		const struct ex_plan_shard *s = d->jobs[i].s;
-		if (d->jobs[i].host != h)
+		if (!ex_bit(h->jobs, i))
 			continue;
 		d->frame_shards[n++] = (struct ex_frame_shard){
 			.first_expert = s->first_expert,
@@ -75,54 +99,120 @@ static uint32_t frame_shards(struct ex_dispatch *d, const struct fleet_host *h)
 	return n;
 }
 
-/* Takes the place of h's frame and its stream's reference; NULL when h is gone meanwhile. */
-static struct ex_stream *claim_stream(struct fleet_host *h, uint64_t id, uint64_t now, uint32_t n_rows)
+static struct out_frame *free_frame(struct ex_dispatch *d)
 {
-	struct ex_dispatch *d = h->d;
-	struct ex_stream *stream = NULL;
-	ex_lock_take(&d->lock);
-	assert(h->frame.state == FRAME_NONE);
-	if (h->state == EX_HOST_READY && h->stream) {
-		stream = ex_stream_hold(h->stream);
-		h->frame = (struct host_frame){.state = FRAME_SENT, .id = id, .sent_ns = now};
-		h->n_rows += n_rows;
-		ex_metric_add(h->m.rows, n_rows);
-		ex_metric_add(h->m.frames, 1);
-		d->n_open++;
-	}
-	ex_lock_give(&d->lock);
-	return stream;
+	for (uint32_t i = 0; i < d->n_frames_max; i++)
+		if (!d->frames[i].host)
+			return &d->frames[i];
+	return NULL;
 }
 
-static void fail_jobs(struct ex_dispatch *d, const struct fleet_host *h, int status)
+/* The job has one frame less; when that failed and was the last one, it is open again. Under d->lock. */
+static void leave_job(struct shard_job *j, struct fleet_host *h, int status)
+{
+	j->n_out--;
+	if (j->state == JOB_DONE || j->state == JOB_FAILED)
+		return;
+	j->host = h;
+	j->status = status;
+	if (j->n_out == 0 && j->state == JOB_OUT)
+		j->state = JOB_OPEN;
+}
+
+/* Ends f: its jobs, but for those in `except` (may be NULL), go on without it. Under d->lock. */
+static void end_frame(struct ex_dispatch *d, struct out_frame *f, int status, const uint64_t *except)
 {
 	for (uint32_t i = 0; i < d->plan.n_shards; i++)
-		if (d->jobs[i].host == h)
-			d->jobs[i].status = status;
+		if (ex_bit(f->jobs, i) && !(except && ex_bit(except, i)))
+			leave_job(&d->jobs[i], f->host, status);
+	f->host = NULL;
+}
+
+static struct out_frame *find_frame(struct ex_dispatch *d, const struct fleet_host *h, uint64_t id)
+{
+	for (uint32_t i = 0; i < d->n_frames_max; i++)
+		if (d->frames[i].host == h && d->frames[i].id == id)
+			return &d->frames[i];
+	return NULL;
 }
 
 void ex_fabric_abort(struct fleet_host *h, int status)
 {
 	struct ex_dispatch *d = h->d;
-	if (h->frame.state != FRAME_SENT)
-		return;
-	fail_jobs(d, h, status);
-	h->frame.state = FRAME_NONE;
-	h->n_errors++;
-	ex_metric_add(h->m.errors, 1);
-	d->n_open--;
-	pthread_cond_broadcast(&d->cond);
+	for (uint32_t i = 0; i < d->n_frames_max; i++) {
+		struct out_frame *f = &d->frames[i];
+		if (f->host != h || f->taking)
+			continue;
+		ex_metric_add(h->m.resent, f->n_rows);
+		end_frame(d, f, status, NULL);
+		h->n_errors++;
+		ex_metric_add(h->m.errors, 1);
+		pthread_cond_broadcast(&d->cond);
+	}
 }
 
-void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, uint32_t layer)
+/* Enters the frame for h's jobs. Returns its stream's reference; NULL when h is gone meanwhile: the jobs stay open, and
+ * h counts as asked. */
+static struct ex_stream *claim_stream(struct fleet_host *h, uint64_t id, uint64_t now, uint32_t n_rows)
+{
+	struct ex_dispatch *d = h->d;
+	struct ex_stream *stream = NULL;
+	ex_lock_take(&d->lock);
+	struct out_frame *f = ex_host_usable(h) ? free_frame(d) : NULL;
+	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+		struct shard_job *j = &d->jobs[i];
+		if (!ex_bit(h->jobs, i))
+			continue;
+		ex_bit_set(j->asked, (size_t)(h - d->hosts));
+		if (f) {
+			j->state = j->state == JOB_OPEN ? JOB_OUT : j->state;
+			j->n_out++;
+		} else if (j->state == JOB_OPEN) {
+			j->host = h;
+			j->status = -EHOSTDOWN;
+		}
+	}
+	if (f) {
+		stream = ex_stream_hold(h->stream);
+		*f = (struct out_frame){.host = h, .id = id, .sent_ns = now, .n_rows = n_rows};
+		memcpy(f->jobs, h->jobs, sizeof f->jobs);
+		h->used_ns = now;
+		h->n_rows += n_rows;
+		ex_metric_add(h->m.rows, n_rows);
+		ex_metric_add(h->m.frames, 1);
+	}
+	ex_lock_give(&d->lock);
+	return stream;
+}
+
+/* Ends the frame that could not be sent, unless its end has come meanwhile. */
+static void unsend(struct fleet_host *h, uint64_t id, int status)
+{
+	ex_lock_take(&h->d->lock);
+	struct out_frame *f = find_frame(h->d, h, id);
+	if (f)
+		end_frame(h->d, f, status, NULL);
+	ex_lock_give(&h->d->lock);
+}
+
+static void count_budget(struct ex_dispatch *d, uint32_t n_rows)
+{
+	d->rows_budget += n_rows;
+	if (d->rows_budget > BUDGET_ROWS_MAX) { /* what was long ago counts less and less */
+		d->rows_budget /= 2;
+		d->rows_hedged /= 2;
+	}
+}
+
+void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h)
 {
 	uint64_t now = ex_now_ns(), id = ++d->frame_id;
+	struct send_buffer *buffer = NULL;
 	uint32_t n_rows = number_rows(d, h);
-	const uint8_t *x = select_rows(d, n_rows);
 	const struct ex_frame_request f = {
 		.id = id,
 		.sent_ns = now,
-		.layer = layer,
+		.layer = d->layer,
 		.x_dtype = d->o.x_dtype,
 		.n_rows = n_rows,
 		.d_model = d->o.d_model,
@@ -130,23 +220,24 @@ void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, uint32_t layer)
 		.shards = d->frame_shards,
 	};
 	struct ex_stream *stream = claim_stream(h, id, now, n_rows);
-	if (!stream) {
-		fail_jobs(d, h, -EHOSTDOWN);
+	if (!stream)
 		return;
-	}
-	d->rows_sent += n_rows;
-	atomic_fetch_add_explicit(&d->buffer->n_refs, 1, memory_order_relaxed);
-	struct ex_out *out =
-		ex_frame_request_pack(&f, x, n_rows * ex_dispatch_x_bytes(d), ex_fabric_release_buffer, d->buffer);
 	int rc = -ENOMEM;
+	const uint8_t *x = select_rows(d, n_rows, &buffer);
+	struct ex_out *out = NULL;
+	if (x)
+		out = ex_frame_request_pack(&f, x, n_rows * ex_dispatch_x_bytes(d), ex_fabric_release_buffer, buffer);
 	if (out)
 		rc = ex_stream_send(stream, out); /* its failure means that `closed` is on its way, or was here */
 	ex_stream_drop(stream);
 	if (rc) {
-		ex_lock_take(&d->lock);
-		ex_fabric_abort(h, rc);
-		ex_lock_give(&d->lock);
+		unsend(h, id, rc);
+		return;
 	}
+	d->rows_sent += n_rows;
+	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+		if (ex_bit(h->jobs, i))
+			count_budget(d, d->jobs[i].s->n_rows);
 }
 
 void ex_peer_text(char *dst, size_t size, const char *text)
@@ -163,15 +254,17 @@ struct cursor {
 	size_t n_pieces, at;
 };
 
-/* The next n bytes to dst. The parser has checked that they are there. */
+/* The next n bytes to dst; NULL: nowhere. The parser has checked that they are there. */
 static void read_bytes(struct cursor *c, void *dst, size_t n)
 {
 	uint8_t *out = dst;
 	while (n) {
 		assert(c->n_pieces);
 		size_t part = EX_MIN(n, c->piece->n - c->at);
-		memcpy(out, c->piece->data + c->at, part);
-		out += part;
+		if (out) {
+			memcpy(out, c->piece->data + c->at, part);
+			out += part;
+		}
 		n -= part;
 		c->at += part;
 		if (c->at == c->piece->n) {
@@ -182,26 +275,41 @@ static void read_bytes(struct cursor *c, void *dst, size_t n)
 	}
 }
 
-static bool claim_reply(struct fleet_host *h, uint64_t id)
-{
-	ex_lock_take(&h->d->lock);
-	bool ours = h->frame.state == FRAME_SENT && h->frame.id == id;
-	if (ours)
-		h->frame.state =
-			FRAME_RECEIVING; /* from here no timeout ends it: the step thread waits until we are through */
-	ex_lock_give(&h->d->lock);
-	return ours;
-}
+/* A reply on its way in. */
+struct taking {
+	struct out_frame *frame;
+	struct ex_frame_reply const *reply;
+	uint64_t mine[EX_JOB_WORDS]; /* jobs that this is the first answer to */
+};
 
-/* Copies every job's partial. The jobs are ours while the frame is RECEIVING. */
-static int take_partials(struct fleet_host *h, const struct ex_frame_reply *reply, struct ex_err *err)
+/* Takes the frame, and its jobs that nobody has answered yet: nobody else ends them until we are through. */
+static bool claim_reply(struct fleet_host *h, struct taking *t)
 {
 	struct ex_dispatch *d = h->d;
+	ex_lock_take(&d->lock);
+	t->frame = find_frame(d, h, t->reply->id);
+	if (t->frame) {
+		t->frame->taking = true;
+		d->n_taking++;
+		for (uint32_t i = 0; i < d->plan.n_shards; i++)
+			if (ex_bit(t->frame->jobs, i) && d->jobs[i].state == JOB_OUT) {
+				d->jobs[i].state = JOB_TAKING;
+				ex_bit_set(t->mine, i);
+			}
+	}
+	ex_lock_give(&d->lock);
+	return t->frame != NULL;
+}
+
+/* Copies the partials of the jobs that are ours. */
+static int take_partials(struct ex_dispatch *d, const struct taking *t, struct ex_err *err)
+{
+	const struct ex_frame_reply *reply = t->reply;
 	struct cursor c = {.piece = reply->y, .n_pieces = reply->n_y};
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
 		struct shard_job *j = &d->jobs[i];
-		if (j->host != h)
+		if (!ex_bit(t->frame->jobs, i))
 			continue;
 		const struct ex_frame_partial *p = n < reply->n_shards ? &reply->shards[n] : NULL;
 		n++;
@@ -209,13 +317,60 @@ static int take_partials(struct fleet_host *h, const struct ex_frame_reply *repl
 			return ex_err_set(err, -EBADMSG,
 				"reply %u of %u does not answer the shard from expert %u with %u rows", n,
 				reply->n_shards, j->s->first_expert, j->s->n_rows);
-		j->status = p->status;
 		if (!p->status)
-			read_bytes(&c, j->y, (size_t)p->n_rows * d->o.d_model * sizeof *j->y);
+			read_bytes(
+				&c, ex_bit(t->mine, i) ? j->y : NULL, (size_t)p->n_rows * d->o.d_model * sizeof *j->y);
 	}
 	if (n != reply->n_shards)
 		return ex_err_set(err, -EBADMSG, "reply has %u shards, %u were asked", reply->n_shards, n);
 	return 0;
+}
+
+/* The first answer to the jobs that are ours, under d->lock. rc: of take_partials. */
+static void settle_jobs(struct fleet_host *h, struct taking *t, int rc)
+{
+	struct ex_dispatch *d = h->d;
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+		struct shard_job *j = &d->jobs[i];
+		if (!ex_bit(t->frame->jobs, i))
+			continue;
+		int status = rc ? rc : t->reply->status;
+		if (!status)
+			status = t->reply->shards[n++].status;
+		if (!ex_bit(t->mine, i))
+			continue;
+		j->n_out--;
+		j->host = h;
+		j->status = status;
+		j->state = !status ? JOB_DONE : j->n_out ? JOB_OUT : JOB_OPEN;
+	}
+	end_frame(d, t->frame, 0, t->mine);
+	d->n_taking--;
+	pthread_cond_broadcast(&d->cond);
+}
+
+/* Moves a running estimate by an eighth of the way to a new value. */
+static uint64_t smooth(uint64_t old, uint64_t fresh)
+{
+	return old ? old - old / 8 + fresh / 8 : fresh;
+}
+
+/* What the reply tells about the cost of asking h. Under d->lock. */
+static void learn(struct fleet_host *h, const struct out_frame *f, uint32_t queued)
+{
+	uint64_t took = ex_now_ns() - f->sent_ns;
+	h->reply_ns = smooth(h->reply_ns, took);
+	h->frame_rows = (uint32_t)smooth(h->frame_rows, f->n_rows);
+	h->queued = queued;
+	/* a quantile by small steps: 99 of them down outweigh one up */
+	if (!h->p99_ns)
+		h->p99_ns = 4 * took;
+	else if (took > h->p99_ns)
+		h->p99_ns += EX_MIN(took - h->p99_ns, h->p99_ns / 8 + took / 8);
+	else
+		h->p99_ns -= h->p99_ns / 800;
+	ex_metric_observe(h->m.seconds, (double)took / (double)EX_NS_PER_S);
 }
 
 static const char *first_error(const struct ex_frame_reply *reply)
@@ -240,27 +395,20 @@ static bool lacks_shard(const struct ex_frame_reply *reply)
 int ex_fabric_receive(struct fleet_host *h, const struct ex_frame_reply *reply, struct ex_err *err)
 {
 	struct ex_dispatch *d = h->d;
-	if (!claim_reply(h, reply->id))
+	struct taking t = {.reply = reply};
+	if (!claim_reply(h, &t))
 		return 0;
-	int rc = 0;
-	if (reply->status)
-		fail_jobs(d, h, reply->status);
-	else
-		rc = take_partials(h, reply, err);
-	if (rc)
-		fail_jobs(d, h, rc);
+	int rc = reply->status ? 0 : take_partials(d, &t, err);
 	const char *error = first_error(reply);
 	ex_lock_take(&d->lock);
-	h->loading |= lacks_shard(reply);
+	h->stale |= lacks_shard(reply);
 	if (rc || error) {
 		h->n_errors++;
 		ex_metric_add(h->m.errors, 1);
 		ex_peer_text(h->error, sizeof h->error, rc ? ex_err_text(err) : error);
 	}
-	ex_metric_observe(h->m.seconds, (double)(ex_now_ns() - h->frame.sent_ns) / (double)EX_NS_PER_S);
-	h->frame.state = FRAME_NONE;
-	d->n_open--;
-	pthread_cond_broadcast(&d->cond);
+	learn(h, t.frame, reply->queued);
+	settle_jobs(h, &t, rc);
 	ex_lock_give(&d->lock);
 	return rc;
 }

@@ -1,23 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of dispatch share: the object, its hosts, the jobs of one begin. Layer L3.
+/* What the files of dispatch share: the object, its hosts, the jobs and frames of one begin. Layer L3.
  *
  * Threads: begin and wait on the step thread; a host's Hello on the control loop, its stream and heartbeats on the data
  * loop, so that callbacks of a stream never meet the code that opened it. What both sides touch is guarded by d->lock,
  * which is never held across a call into net/ or the executor.
+ *
+ *   dispatch.c  options, begin, wait, the sum      route.c   whom to ask, again and for how long
+ *   fabric.c    frames out and in                  host.c    one remote host: Hello, stream, heartbeats
+ *   view.c      what is shown
  */
 #ifndef EX_ENGINE_FABRIC_H
 #define EX_ENGINE_FABRIC_H
 
+#include "base/clock.h"
 #include "base/lock.h"
 #include "base/metrics.h"
 #include "engine/dispatch.h"
 #include "engine/plan.h"
+#include "fleet/members.h"
 #include "net/frame.h"
 #include <stdatomic.h>
 
 #define EX_DISPATCH_MAGIC   0x70736964u
 #define EX_HOST_MISSES_MAX  3    /* silent heartbeat periods until a host is down */
 #define EX_HELLO_REFRESH_MS 1000 /* while a host still loads shards */
+#define EX_JOB_WORDS        (EX_FRAME_SHARDS_MAX / 64)
+#define EX_HOST_WORDS       (EX_FLEET_HOSTS_MAX / 64)
+
+static inline bool ex_bit(const uint64_t *set, size_t i)
+{
+	return set[i / 64] >> i % 64 & 1;
+}
+
+static inline void ex_bit_set(uint64_t *set, size_t i)
+{
+	set[i / 64] |= UINT64_C(1) << i % 64;
+}
 
 /* Rows on their way out: all rows of the step in x_dtype, then the selections of single hosts. gRPC may hold it after
  * the step. */
@@ -26,26 +44,36 @@ struct send_buffer {
 	uint8_t *data;           /* [rows_max * (1 + hosts a row can travel to), d_model] x_dtype */
 };
 
-/* One shard's share of the begin at hand. */
+/* OPEN: nobody works on it. OUT: n_out frames or works may answer it. TAKING: the data loop reads its answer. */
+enum job_state { JOB_OPEN, JOB_OUT, JOB_TAKING, JOB_DONE, JOB_FAILED };
+
+/* One shard's share of the begin at hand. Guarded by d->lock, but for what is fixed by begin (d, s, y). */
 struct shard_job {
 	struct ex_dispatch *d;
 	const struct ex_plan_shard *s;
-	struct fleet_host *host; /* NULL: local, or nobody when status says so from the start */
-	float *y;                /* [s->n_rows, d_model] its stretch of d->partials */
-	int status;              /* guarded by d->lock until wait is through */
+	float *y; /* [s->n_rows, d_model] its stretch of d->partials */
+	enum job_state state;
+	uint32_t n_out;
+	int status;                          /* of the last failure; -EHOSTUNREACH: nobody could be asked */
+	struct fleet_host *host;             /* who failed or answered last; NULL: this process, or nobody */
+	struct fleet_host *target;           /* [step] whom the next frame goes to */
+	bool local, local_out, local_failed; /* [step] target is this process; it computes; it has failed */
+	uint64_t retry_ns;                   /* when those that failed may be asked again; 0: nobody has failed */
+	uint64_t asked[EX_HOST_WORDS];       /* by place in d->hosts */
 	struct ex_work work;
 };
 
-enum frame_state { FRAME_NONE, FRAME_SENT, FRAME_RECEIVING };
-
-/* The frame that a host works on: at most one. Guarded by d->lock. */
-struct host_frame {
-	enum frame_state state;
+/* A frame that may still be answered for the begin at hand. Guarded by d->lock. */
+struct out_frame {
+	struct fleet_host *host; /* NULL: a free place */
 	uint64_t id, sent_ns;
+	uint32_t n_rows;
+	bool taking; /* its reply is being read: only the data loop ends it */
+	uint64_t jobs[EX_JOB_WORDS];
 };
 
 struct host_metrics {
-	struct ex_metric *rows, *frames, *seconds, *errors;
+	struct ex_metric *rows, *frames, *seconds, *errors, *resent;
 };
 
 struct fleet_host {
@@ -60,12 +88,19 @@ struct fleet_host {
 	bool hello_pending;       /* [control loop] */
 	bool hello_answered;      /* [control loop] by a message, good or not */
 	bool hello_good;          /* Hello was accepted: a stream may be opened */
-	bool loading; /* some of its shards were not ready at the last Hello, or one has gone since: ask again */
-	uint8_t *has; /* [n_layers * n_groups] ready shards */
+	bool stale;               /* its list of shards is not the newest, or some were loading: ask again */
+	uint64_t revision;        /* of its list, as it counts them */
+	uint64_t *identity;       /* [n_layers * n_groups] of its ready shards; 0: not held */
 	uint32_t n_shards;
-	struct host_frame frame;
+	uint32_t n_downs; /* in a row, each soon after it had come up */
 	struct host_metrics m;
 	uint64_t n_rows, n_errors;
+	/* what it costs to ask: time to a reply and rows of a frame (both smoothed), rows waiting there by its own word */
+	uint64_t reply_ns, p99_ns, used_ns;
+	uint32_t frame_rows, queued;
+	/* [step] of the begin at hand */
+	uint32_t n_given;            /* rows of jobs */
+	uint64_t jobs[EX_JOB_WORDS]; /* that its next frame takes */
 };
 
 struct ex_dispatch {
@@ -78,7 +113,7 @@ struct ex_dispatch {
 	struct ex_timer *timer_control, *timer_data;
 	uint64_t ticked_ns, beat_ns; /* [data loop] */
 	struct host_metrics local;
-	bool stopping; /* guarded by lock */
+	bool stopping, give_up; /* guarded by lock */
 	uint64_t start_ns;
 
 	/* [step] */
@@ -94,15 +129,33 @@ struct ex_dispatch {
 	uint32_t *row_sends;                 /* [rows_max] */
 	uint8_t *row_void;                   /* [rows_max] 1: its weights are not finite */
 	uint64_t rows_sent, frame_id, begin_ns;
+	uint64_t rows_budget, rows_hedged; /* sent and sent twice, of late */
+	uint64_t *lost_ns;  /* [n_layers * n_groups] since when nobody has answered for a shard; 0: somebody has */
+	uint64_t held_ns;   /* since when the step is held; 0: it was not */
+	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet */
+	uint64_t identity_changed[EX_JOB_WORDS]; /* jobs that go on with another one */
 	char failure[512];
 
 	_Atomic uint64_t n_looks; /* of the step thread at frames it waits for */
-	uint32_t n_open;          /* guarded by lock: works and frames that have not ended */
+	/* guarded by lock */
+	struct out_frame *frames;                 /* [n_frames_max] */
+	uint32_t n_frames_max, n_works, n_taking; /* local works out; replies being read */
 };
 
 static inline size_t ex_dispatch_x_bytes(const struct ex_dispatch *d)
 {
 	return (size_t)d->o.d_model * (d->o.x_dtype == EXPERTD_BF16 ? 2 : 4);
+}
+
+static inline size_t ex_dispatch_slot(const struct ex_dispatch *d, uint32_t layer, uint32_t group)
+{
+	return (size_t)layer * d->o.n_groups + group;
+}
+
+/* May be sent frames. Under d->lock. */
+static inline bool ex_host_usable(const struct fleet_host *h)
+{
+	return h->stream && (h->state == EX_HOST_READY || h->state == EX_HOST_SUSPECT || h->state == EX_HOST_DRAINING);
 }
 
 /* --- host.c ---------------------------------------------------------------------------------------------- */
@@ -111,20 +164,29 @@ void ex_host_close(struct fleet_host *h);
 /* Periodic work: Hello when it is time [control loop]; stream, heartbeats, silence [data loop]. */
 void ex_host_tick_control(struct fleet_host *h);
 void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat);
-/* Ends the host's stream and its frame; it is tried again later. Not under d->lock. */
+/* Ends the host's stream and its frames; it is tried again later. Not under d->lock. */
 void ex_host_fail(struct fleet_host *h, const char *text);
+/* It has come up and gone down several times of late: asked only when no other holder is there. Under d->lock. */
+bool ex_host_flaps(const struct fleet_host *h, uint64_t now);
+
+/* --- route.c [step] -------------------------------------------------------------------------------------- */
+/* Chooses whom to ask for what is open, and sends. */
+void ex_route_send(struct ex_dispatch *d);
+/* Until every job is done or failed: asks others when somebody fails, falls silent or is late. */
+void ex_route_wait(struct ex_dispatch *d);
 
 /* --- fabric.c: frames of the begin at hand --------------------------------------------------------------- */
 /* Drops one reference; the last one frees. Its type is net's release callback. [any] */
 void ex_fabric_release_buffer(void *buffer);
-/* Sends h the frame of its jobs. On failure the jobs carry the status. [step] */
-void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, uint32_t layer);
-/* Takes the data of a reply to h's frame; a reply to no frame at hand is dropped. -EBADMSG: it does not answer what was
- * asked. [data loop] */
+struct send_buffer *ex_fabric_new_buffer(const struct ex_dispatch *d, size_t n_rows);
+/* Sends h a frame of h->jobs. On failure they are open again. [step] */
+void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h);
+/* Takes the data of a reply to one of h's frames; a reply to no frame at hand is dropped. -EBADMSG: it does not answer
+ * what was asked. [data loop] */
 int ex_fabric_receive(struct fleet_host *h, const struct ex_frame_reply *reply, struct ex_err *err);
 /* Copies what a peer says of itself: what is not printable ASCII becomes '?', for it goes to terminals and into UTF-8. */
 void ex_peer_text(char *dst, size_t size, const char *text);
-/* Ends h's frame, if it waits for an answer, with `status` for all its jobs. Under d->lock. */
+/* Ends h's frames, but for one whose reply is being read: their jobs are open again. Under d->lock. */
 void ex_fabric_abort(struct fleet_host *h, int status);
 
 #endif

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One remote expert host: Hello, its stream, heartbeats, and what follows when it falls silent. Layer L3.
  *
- *   JOINING --Hello accepted, stream open, first heartbeat answered--> READY --stream closed or 3 heartbeats missed-->
- * DOWN DOWN --the same way--> READY. A host that was never ready stays JOINING, with the reason in its error.
+ *   JOINING --Hello accepted, stream open, first heartbeat answered--> READY --stream closed or 3 heartbeats missed--> DOWN
+ *   READY --silent for 1.5 heartbeats--> SUSPECT --heard again--> READY       READY --it says so--> DRAINING
+ *   DOWN --as from JOINING--> READY. A host that was never ready stays JOINING, with the reason in its error.
  */
-#include "base/clock.h"
 #include "engine/fabric.h"
+#include "base/mem.h"
+#include "base/shard.h"
 #include "expertd/experts.pb-c.h"
 
 #include <inttypes.h>
@@ -14,6 +16,8 @@
 
 #define HELLO_PATH    "/expertd.v1.Experts/Hello"
 #define DISPATCH_PATH "/expertd.v1.Experts/Dispatch"
+#define STEADY_NS     (10 * EX_NS_PER_S) /* up for that long: earlier falls are forgotten */
+#define FLAPS_MAX     3                  /* falls in a row after which a host is asked last, until it is steady */
 
 /* Puts h into state s for the reason `why`; true when there is news for host_changed. Under d->lock. */
 static bool set_state(struct fleet_host *h, enum ex_host_state s, const char *why)
@@ -39,6 +43,19 @@ static void tell(struct fleet_host *h, enum ex_host_state s, const char *why)
 	o->host_changed(o->ctx, name, h->address, s, why);
 }
 
+bool ex_host_flaps(const struct fleet_host *h, uint64_t now)
+{
+	return h->n_downs >= FLAPS_MAX && now - h->state_ns < STEADY_NS;
+}
+
+/* Counts falls that follow each other. Before set_state, under d->lock. */
+static void count_down(struct fleet_host *h)
+{
+	if (h->state == EX_HOST_JOINING || h->state == EX_HOST_DOWN)
+		return;
+	h->n_downs = ex_now_ns() - h->state_ns < STEADY_NS ? h->n_downs + 1 : 1;
+}
+
 void ex_host_fail(struct fleet_host *h, const char *text)
 {
 	struct ex_dispatch *d = h->d;
@@ -47,7 +64,9 @@ void ex_host_fail(struct fleet_host *h, const char *text)
 	ex_lock_take(&d->lock);
 	struct ex_stream *stream = EX_TAKE(h->stream);
 	enum ex_host_state s = h->state == EX_HOST_JOINING ? EX_HOST_JOINING : EX_HOST_DOWN;
+	count_down(h);
 	h->hello_good = false;
+	h->queued = 0;
 	h->next_try_ns = ex_now_ns() + d->o.connect_ms * EX_NS_PER_MS;
 	bool news = set_state(h, s, why) && !d->stopping;
 	ex_fabric_abort(h, -EHOSTDOWN);
@@ -77,7 +96,7 @@ static int check_hello(const struct ex_dispatch *d, const Expertd__V1__HelloRepl
 	return 0;
 }
 
-/* Place of a shard in h->has, SIZE_MAX when this model has no such shard. */
+/* Place of a shard in h->identity, SIZE_MAX when this model has no such shard. */
 static size_t shard_slot(const struct ex_dispatch *d, const Expertd__V1__ShardInfo *i)
 {
 	if (i->layer >= d->o.n_layers || i->first_expert >= d->o.n_experts)
@@ -100,16 +119,18 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 		.frames = ex_metric(EX_M_DISPATCH_FRAMES, h->name),
 		.seconds = ex_metric(EX_M_DISPATCH_SECONDS, h->name),
 		.errors = ex_metric(EX_M_DISPATCH_ERRORS, h->name),
+		.resent = ex_metric(EX_M_DISPATCH_RESENT, h->name),
 	};
-	memset(h->has, 0, (size_t)d->o.n_layers * d->o.n_groups);
+	memset(h->identity, 0, (size_t)d->o.n_layers * d->o.n_groups * sizeof *h->identity);
 	h->n_shards = 0;
-	h->loading = false;
+	h->revision = r->revision;
+	h->stale = false;
 	for (size_t i = 0; i < r->n_shards; i++) {
 		size_t slot = shard_slot(d, r->shards[i]);
 		bool ready = strcmp(r->shards[i]->state, "ready") == 0;
-		h->loading |= strcmp(r->shards[i]->state, "loading") == 0;
-		if (slot != SIZE_MAX && ready && !h->has[slot]) {
-			h->has[slot] = 1;
+		h->stale |= strcmp(r->shards[i]->state, "loading") == 0;
+		if (slot != SIZE_MAX && ready && !h->identity[slot]) {
+			h->identity[slot] = ex_shard_identity(r->shards[i]->identity);
 			h->n_shards++;
 		}
 	}
@@ -184,7 +205,7 @@ void ex_host_tick_control(struct fleet_host *h)
 	uint64_t now = ex_now_ns();
 	ex_lock_take(&d->lock);
 	bool wanted = !h->hello_good && !h->stream && now >= h->next_try_ns;
-	bool refresh = h->loading && h->hello_good && now - h->hello_ns >= EX_HELLO_REFRESH_MS * EX_NS_PER_MS;
+	bool refresh = h->stale && h->hello_good && now - h->hello_ns >= EX_HELLO_REFRESH_MS * EX_NS_PER_MS;
 	bool go = (wanted || refresh) && !h->hello_pending && !d->stopping;
 	if (go) {
 		h->hello_pending = true;
@@ -210,20 +231,24 @@ static bool is_current(const struct fleet_host *h, const struct ex_stream *s)
 	return current;
 }
 
-/* Anything that comes in shows life; the first sign makes the host ready. False when s is a stream of the past. */
-static bool note_life(struct fleet_host *h, const struct ex_stream *s)
+/* Anything that comes in shows life; the first sign makes the host ready, unless it says that it drains. False when s is a
+ * stream of the past. */
+static bool note_life(struct fleet_host *h, const struct ex_stream *s, const struct ex_frame_reply *r)
 {
+	enum ex_host_state next = r->draining ? EX_HOST_DRAINING : EX_HOST_READY;
+	const char *why = r->draining ? "it is going to stop" : "";
 	bool news = false;
 	ex_lock_take(&h->d->lock);
 	bool current = h->stream == s;
 	if (current) {
 		h->heard_ns = ex_now_ns();
-		if (h->state != EX_HOST_READY)
-			news = set_state(h, EX_HOST_READY, "");
+		h->stale |= r->revision != h->revision;
+		if (h->state != next)
+			news = set_state(h, next, why);
 	}
 	ex_lock_give(&h->d->lock);
 	if (news)
-		tell(h, EX_HOST_READY, "");
+		tell(h, next, why);
 	return current;
 }
 
@@ -233,7 +258,7 @@ static int take_reply(struct fleet_host *h, const struct ex_stream *s, const str
 	int rc = ex_frame_reply_parse(m, h->d->o.d_model, err, &reply);
 	if (rc)
 		return rc;
-	if (note_life(h, s) && reply.id)
+	if (note_life(h, s, &reply) && reply.id)
 		rc = ex_fabric_receive(h, &reply, err);
 	ex_frame_reply_done(&reply);
 	return rc;
@@ -291,22 +316,46 @@ static void send_heartbeat(struct ex_stream *s)
 		ex_stream_send(s, out); /* when it fails, `closed` tells */
 }
 
+/* A host that is silent for longer than a heartbeat takes: what it works on is asked for elsewhere meanwhile. */
+static void suspect(struct fleet_host *h, uint64_t silent_ns)
+{
+	char why[128];
+	snprintf(why, sizeof why, "no heartbeat for %" PRIu64 " ms", silent_ns / EX_NS_PER_MS);
+	ex_lock_take(&h->d->lock);
+	bool news = h->state == EX_HOST_READY && set_state(h, EX_HOST_SUSPECT, why);
+	ex_lock_give(&h->d->lock);
+	if (news)
+		tell(h, EX_HOST_SUSPECT, why);
+}
+
+/* A host that is not asked does not show that it has become faster: its estimate shrinks until it is asked again. */
+static void forget_slowness(struct fleet_host *h, uint64_t now)
+{
+	if (now - h->used_ns > EX_NS_PER_S)
+		h->reply_ns -= h->reply_ns / 8;
+}
+
 void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 {
 	struct ex_dispatch *d = h->d;
-	uint64_t now = ex_now_ns(), silence_max = EX_HOST_MISSES_MAX * d->o.heartbeat_ms * EX_NS_PER_MS;
+	uint64_t now = ex_now_ns(), period = d->o.heartbeat_ms * EX_NS_PER_MS;
 	char why[128];
 	ex_lock_take(&d->lock);
 	bool open = h->hello_good && !h->stream && !d->stopping;
 	if (!trust_clock)
 		h->heard_ns = now; /* this process stood still: the peer is not to blame */
-	bool silent = h->stream && now - h->heard_ns > silence_max;
+	uint64_t silent_ns = h->stream && now > h->heard_ns ? now - h->heard_ns : 0;
+	if (beat)
+		forget_slowness(h, now);
 	ex_lock_give(&d->lock);
-	if (silent) {
-		snprintf(why, sizeof why, "no heartbeat for %" PRIu64 " ms", silence_max / EX_NS_PER_MS);
+	if (silent_ns > EX_HOST_MISSES_MAX * period) {
+		snprintf(
+			why, sizeof why, "no heartbeat for %" PRIu64 " ms", EX_HOST_MISSES_MAX * period / EX_NS_PER_MS);
 		ex_host_fail(h, why);
 		return;
 	}
+	if (silent_ns > period + period / 2)
+		suspect(h, silent_ns);
 	if (open)
 		open_stream(h);
 	ex_lock_take(&d->lock);
@@ -325,8 +374,8 @@ int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *addres
 	size_t y_bytes = (size_t)d->o.rows_max * EX_MIN(d->o.topk, d->o.n_groups) * d->o.d_model * sizeof(float);
 	*h = (struct fleet_host){.d = d, .address = address, .state = EX_HOST_JOINING, .state_ns = ex_now_ns()};
 	snprintf(h->name, sizeof h->name, "%s", address);
-	h->has = calloc((size_t)d->o.n_layers * d->o.n_groups, 1);
-	if (!h->has)
+	h->identity = ex_calloc((size_t)d->o.n_layers * d->o.n_groups, sizeof *h->identity);
+	if (!h->identity)
 		return ex_err_set(err, -ENOMEM, "dispatch: out of memory for host %s", address);
 	const struct ex_channel_opts control = {.target = address, .loop = d->o.loop_control};
 	const struct ex_channel_opts data = {
@@ -351,5 +400,5 @@ void ex_host_close(struct fleet_host *h)
 	}
 	ex_channel_free(h->control);
 	ex_channel_free(h->data);
-	free(h->has);
+	free(h->identity);
 }

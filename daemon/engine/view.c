@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What dispatch shows of itself: hosts, holders, coverage. Layer L3. */
-#include "base/clock.h"
 #include "base/str.h"
 #include "engine/fabric.h"
 
@@ -27,7 +26,7 @@ static bool is_local(struct ex_dispatch *d, const struct ex_shard_id *id)
 
 static bool host_has(const struct ex_dispatch *d, const struct fleet_host *h, uint32_t layer, uint32_t group)
 {
-	return h->state == EX_HOST_READY && h->has[(size_t)layer * d->o.n_groups + group];
+	return ex_host_usable(h) && h->identity[ex_dispatch_slot(d, layer, group)];
 }
 
 /* Calls fn for every shard of the model, ascending, until it returns false. */
@@ -80,7 +79,7 @@ void ex_dispatch_coverage(struct ex_dispatch *d, uint32_t *ret_covered, uint32_t
 	each_shard(d, tally_shard, &t);
 	ex_lock_take(&d->lock);
 	for (size_t p = 0; p < d->o.n_peers; p++)
-		n_ready += d->hosts[p].state == EX_HOST_READY;
+		n_ready += ex_host_usable(&d->hosts[p]);
 	ex_lock_give(&d->lock);
 	*ret_covered = t.n_covered;
 	*ret_shards = t.n_shards;
@@ -96,7 +95,7 @@ static int describe_missing(struct ex_dispatch *d, struct ex_err *err)
 	uint32_t n_missing = t.n_shards - t.n_covered;
 	ex_lock_take(&d->lock);
 	for (size_t p = 0; p < d->o.n_peers; p++)
-		if (d->hosts[p].state != EX_HOST_READY)
+		if (!ex_host_usable(&d->hosts[p]))
 			ex_str_addf(&hosts, "; host %s is %s%s%s", d->hosts[p].name,
 				ex_host_state_name(d->hosts[p].state), d->hosts[p].error[0] ? ": " : "",
 				d->hosts[p].error);

@@ -22,6 +22,7 @@ struct lane {
 	size_t in_flight_bytes; /* guarded by lock, as all below */
 	uint32_t n_jobs;
 	bool paused, half_closed;
+	struct lane *prev, *next; /* in env->lanes; guarded by env->lock */
 };
 
 struct job {
@@ -47,9 +48,12 @@ static void lane_drop(struct lane *l)
 
 /* --- replies ----------------------------------------------------------------------------------------------------- */
 
-/* Sends r; a router that does not read is cut off. y: from the pool, handed over. */
-static void send_reply(struct lane *l, const struct ex_frame_reply *r, void *y, size_t y_bytes)
+/* Sends r, with what every reply says of this host; a router that does not read is cut off. y: from the pool, handed over. */
+static void send_reply(struct lane *l, struct ex_frame_reply *r, void *y, size_t y_bytes)
 {
+	r->queued = ex_executor_queued_rows(l->env->executor);
+	r->draining = atomic_load_explicit(&l->env->draining, memory_order_relaxed);
+	r->revision = ex_registry_revision(l->env->registry);
 	size_t queued = ex_rpc_queued_bytes(l->rpc);
 	if (queued > l->env->reply_bytes_max) {
 		char text[160];
@@ -69,11 +73,7 @@ static void send_reply(struct lane *l, const struct ex_frame_reply *r, void *y, 
 /* A reply without partials: to a heartbeat, or to a frame that failed as a whole. */
 static void send_short(struct lane *l, const struct ex_frame_request *f, int status, const char *error)
 {
-	struct ex_frame_reply r = {.id = f->id,
-		.sent_ns = f->sent_ns,
-		.status = status,
-		.error = error,
-		.queued = ex_executor_queued_rows(l->env->executor)};
+	struct ex_frame_reply r = {.id = f->id, .sent_ns = f->sent_ns, .status = status, .error = error};
 	send_reply(l, &r, NULL, 0);
 }
 
@@ -173,7 +173,6 @@ static void share_done(struct job *j)
 		.id = j->frame.id,
 		.sent_ns = j->frame.sent_ns,
 		.compute_ns = ex_now_ns() - j->arrived_ns,
-		.queued = ex_executor_queued_rows(l->env->executor),
 		.n_shards = j->frame.n_shards,
 		.shards = j->partials,
 	};
@@ -258,7 +257,35 @@ int ex_lane_start(struct ex_rpc *rpc, void *ctx)
 	l->refs = 1;
 	ex_lock_init(&l->lock, "lane");
 	ex_rpc_set_data(rpc, l);
+	ex_lock_take(&l->env->lock);
+	l->next = l->env->lanes;
+	if (l->next)
+		l->next->prev = l;
+	l->env->lanes = l;
+	ex_lock_give(&l->env->lock);
 	return 0;
+}
+
+static void unlist(struct lane *l)
+{
+	ex_lock_take(&l->env->lock);
+	if (l->next)
+		l->next->prev = l->prev;
+	if (l->prev)
+		l->prev->next = l->next;
+	else
+		l->env->lanes = l->next;
+	ex_lock_give(&l->env->lock);
+}
+
+void ex_lanes_drain(struct ex_lane_env *env)
+{
+	const struct ex_frame_request nothing = {0}; /* answered as a heartbeat would be */
+	atomic_store_explicit(&env->draining, true, memory_order_relaxed);
+	ex_lock_take(&env->lock);
+	for (struct lane *l = env->lanes; l; l = l->next)
+		send_short(l, &nothing, 0, NULL);
+	ex_lock_give(&env->lock);
 }
 
 /* Answers the frame, which came in n_bytes, or makes a job of it. */
@@ -317,5 +344,6 @@ void ex_lane_done(struct ex_rpc *rpc, bool cancelled, void *ctx)
 {
 	(void)cancelled;
 	(void)ctx;
+	unlist(ex_rpc_data(rpc));
 	lane_drop(ex_rpc_data(rpc));
 }

@@ -5,7 +5,10 @@
 
 #include "expert/pool.h"
 #include "expert/service.h"
+#include "base/lock.h"
 #include <stdatomic.h>
+
+struct lane;
 
 /* What the lanes of a service share; outlives them. */
 struct ex_lane_env {
@@ -14,12 +17,18 @@ struct ex_lane_env {
 	uint32_t d_model, n_experts;
 	size_t reply_bytes_max, in_flight_bytes_max;
 	_Atomic uint32_t n_in_flight; /* frames */
+	struct ex_registry *registry;
+	_Atomic bool draining;
+	struct ex_lock lock;
+	struct lane *lanes; /* with a stream; guarded by lock */
 };
 
 /* The method's callbacks; its ctx is a struct ex_lane_env. */
 int ex_lane_start(struct ex_rpc *rpc, void *ctx);
 void ex_lane_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx);
 void ex_lane_half_close(struct ex_rpc *rpc, void *ctx);
+/* Tells the routers of all lanes that this host is going to stop. [any] */
+void ex_lanes_drain(struct ex_lane_env *env);
 void ex_lane_done(struct ex_rpc *rpc, bool cancelled, void *ctx);
 
 #endif

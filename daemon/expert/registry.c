@@ -45,6 +45,7 @@ struct ex_generation {
 	struct expertd_shard *shard;
 	uint64_t bytes;
 	char plugin[64], identity[2 * SHA256_BYTES + 1];
+	uint64_t identity_number;
 	struct ex_metric *m_rows, *m_seconds; /* of its layer */
 	_Atomic uint64_t n_rows;
 	_Atomic uint32_t n_pins;
@@ -66,6 +67,7 @@ struct ex_registry {
 	struct ex_lock lock;
 	struct device *devices;        /* [loader] */
 	struct ex_generation *retired; /* unpublished, not yet unloaded; guarded by lock */
+	_Atomic uint64_t revision;
 	uint32_t n_slots;
 	struct slot slot[];
 };
@@ -185,6 +187,8 @@ static void unload(struct ex_generation *g)
 static void publish(struct ex_registry *r, struct slot *s, struct ex_generation *next)
 {
 	struct ex_generation *old = atomic_exchange_explicit(&s->live, next, memory_order_acq_rel);
+	/* release: who sees the new number and looks, sees the new state */
+	atomic_fetch_add_explicit(&r->revision, 1, memory_order_release);
 	if (old) {
 		old->next = r->retired;
 		r->retired = old;
@@ -239,6 +243,16 @@ const struct ex_shard_id *ex_generation_id(const struct ex_generation *g)
 uint32_t ex_generation_number(const struct ex_generation *g)
 {
 	return g->number;
+}
+
+uint64_t ex_generation_identity(const struct ex_generation *g)
+{
+	return g->identity_number;
+}
+
+uint64_t ex_registry_revision(const struct ex_registry *r)
+{
+	return atomic_load_explicit(&r->revision, memory_order_acquire);
 }
 
 /* Takes every shard of a sick device out of service. */
@@ -377,6 +391,7 @@ static int load_generation(struct load *l, struct ex_err *err, struct ex_generat
 	int rc = digest_shard(l, g->identity);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot compute its identity");
+	g->identity_number = ex_shard_identity(g->identity);
 	rc = t->load(l->device->dev, l->ffn, l->id->n_experts, &g->shard);
 	rc = answer(rc, g->shard);
 	if (rc == -ENOMEM) {

@@ -34,8 +34,12 @@ struct ex_generation *ex_registry_pin(struct ex_registry *r, uint32_t layer, uin
 void ex_generation_unpin(struct ex_generation *g);
 const struct ex_shard_id *ex_generation_id(const struct ex_generation *g);
 uint32_t ex_generation_number(const struct ex_generation *g);
+uint64_t ex_generation_identity(const struct ex_generation *g); /* ex_shard_identity of its numeric identity */
 /* plugin->run, and -EIO bookkeeping; -EPROTO when it answers neither 0 nor -errno. Never twice at once on one generation: the executor sees to it. [worker] */
 int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b);
+
+/* Grows whenever a shard is published or withdrawn. [any] */
+uint64_t ex_registry_revision(const struct ex_registry *r);
 
 struct ex_shard_view {
 	struct ex_shard_id id;

@@ -54,7 +54,7 @@ static void add_view(void *ctx, const struct ex_shard_view *v)
 		l->views[l->n++] = *v;
 }
 
-static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shard_list *l)
+static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shard_list *l, uint64_t revision)
 {
 	EX_CLEANUP(ex_freep) shard_info *infos = ex_calloc(l->n, sizeof *infos);
 	EX_CLEANUP(ex_freep) shard_info **list = ex_calloc(l->n, sizeof(shard_info *));
@@ -82,6 +82,7 @@ static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shar
 	r.expert_groups = s->o.n_groups;
 	r.n_shards = l->n;
 	r.shards = list;
+	r.revision = revision;
 	return ex_out_pack(&r.base);
 }
 
@@ -93,8 +94,10 @@ static void answer_hello(struct ex_experts_service *s, struct ex_rpc *rpc, const
 		return;
 	}
 	struct shard_list l = {0};
+	uint64_t revision =
+		ex_registry_revision(s->o.registry); /* before the look: what changes meanwhile is asked for again */
 	ex_registry_each(s->o.registry, add_view, &l);
-	struct ex_out *o = pack_hello(s, &l);
+	struct ex_out *o = pack_hello(s, &l, revision);
 	free(l.views);
 	if (!o) {
 		ex_rpc_finish(rpc, EX_STATUS_RESOURCE_EXHAUSTED, "out of memory");
@@ -125,12 +128,15 @@ int ex_experts_service_new(const struct ex_experts_service_opts *o, struct ex_ex
 		return -ENOMEM;
 	s->o = *o;
 	s->env.executor = o->executor;
+	s->env.registry = o->registry;
+	ex_lock_init(&s->env.lock, "lanes");
 	s->env.d_model = o->d_model;
 	s->env.n_experts = o->n_experts;
 	s->env.reply_bytes_max = o->reply_bytes_max ? o->reply_bytes_max : EX_EXPERTS_REPLY_BYTES_MAX;
 	s->env.in_flight_bytes_max = o->in_flight_bytes_max ? o->in_flight_bytes_max : EX_EXPERTS_IN_FLIGHT_BYTES_MAX;
 	s->env.pool = ex_pool_new();
 	if (!s->env.pool) {
+		ex_lock_done(&s->env.lock);
 		free(s);
 		return -ENOMEM;
 	}
@@ -143,6 +149,7 @@ struct ex_experts_service *ex_experts_service_free(struct ex_experts_service *s)
 	if (s) {
 		assert(ex_experts_service_in_flight(s) == 0);
 		ex_pool_free(s->env.pool);
+		ex_lock_done(&s->env.lock);
 		free(s);
 	}
 	return NULL;
@@ -175,6 +182,11 @@ const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s,
 		.ctx = &s->env,
 	};
 	return s->methods;
+}
+
+void ex_experts_service_drain(struct ex_experts_service *s)
+{
+	ex_lanes_drain(&s->env);
 }
 
 uint32_t ex_experts_service_in_flight(const struct ex_experts_service *s)

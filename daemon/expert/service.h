@@ -32,6 +32,8 @@ int ex_experts_service_new(const struct ex_experts_service_opts *o, struct ex_ex
 struct ex_experts_service *ex_experts_service_free(struct ex_experts_service *s);
 /* Its rows for ex_server_opts.methods, path-NULL-terminated; loop_control serves Hello, loop_data Dispatch. */
 const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s, int loop_control, int loop_data);
+/* Tells every router on its stream, and on each reply from now on, that this host is going to stop. [any] */
+void ex_experts_service_drain(struct ex_experts_service *s);
 /* Frames still being computed: a drain waits until it is 0. [any] */
 uint32_t ex_experts_service_in_flight(const struct ex_experts_service *s);
 

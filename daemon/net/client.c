@@ -25,7 +25,7 @@
 #define KEEPALIVE_WAIT_MS 5000
 #define BACKOFF_MS        100 /* gRPC's own backoff lets a peer that came back wait for seconds */
 #define BACKOFF_MAX_MS    200
-#define CONNECT_MS        1000 /* one try; a lost SYN should not take longer */
+#define CONNECT_MS        1000  /* one try; a lost SYN should not take longer */
 #define CONNECT_UNIX_MS   20000 /* nothing is lost on a unix socket: whoever listens is alive, if slow */
 
 struct ex_channel {

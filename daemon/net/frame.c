@@ -93,6 +93,8 @@ struct ex_out *ex_frame_reply_pack(
 	r.sent_ns = f->sent_ns;
 	r.queued = f->queued;
 	r.compute_ns = f->compute_ns;
+	r.draining = f->draining;
+	r.revision = f->revision;
 	return ex_out_pack_tensor(&r.base, FIELD_Y, y, y_bytes, release, ctx);
 }
 
@@ -324,6 +326,8 @@ static int fill_reply(const reply *r, struct ex_frame_reply *f)
 	f->id = r->id;
 	f->sent_ns = r->sent_ns;
 	f->compute_ns = r->compute_ns;
+	f->draining = r->draining;
+	f->revision = r->revision;
 	f->status = r->status;
 	f->queued = r->queued;
 	f->error = text_or_null(r->error);

@@ -41,7 +41,8 @@ struct ex_frame_partial {
 	const char *error; /* NULL: none */
 };
 struct ex_frame_reply {
-	uint64_t id, sent_ns, compute_ns;
+	uint64_t id, sent_ns, compute_ns, revision;
+	bool draining;
 	int32_t status;
 	uint32_t queued, n_shards;
 	const char *error;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lost expert host without a replica: its requests end with a clean error within a second, the router lives, and serves again when the
+"""A lost expert host without a replica, and hold_ms = 0: its requests end with a clean error within a second, the router lives, and serves again when the
 host is back."""
 
 import json
@@ -61,7 +61,7 @@ def check_serves_again(f, r1):
 def test_killed(case):
     limit = 10 if case.sanitized else 3  # a second, and the clients' own start and end
     with case.fleet() as f:
-        r1, _, h2 = f.two_hosts()
+        r1, _, h2 = f.two_hosts(hold_ms=0)
         clients = start_streams(r1, 4)
         fault, fault_real = time.monotonic(), time.time()
         h2.kill()
@@ -79,7 +79,7 @@ def test_frozen(case):
     """SIGSTOP: nothing breaks, nothing answers; heartbeats tell."""
     limit = 15 if case.sanitized else 4
     with case.fleet() as f:
-        r1, _, h2 = f.two_hosts()
+        r1, _, h2 = f.two_hosts(hold_ms=0)
         clients = start_streams(r1, 4)
         fault, fault_real = time.monotonic(), time.time()
         h2.signal(signal.SIGSTOP)

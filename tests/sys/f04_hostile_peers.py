@@ -258,7 +258,7 @@ def test_lying_host(case):
         low, high = f.halves()
         h1, h2 = f.expert("h1", low), f.expert("h2", high)
         with Liar(case, h2) as liar:
-            r1 = f.router("r1", [h1, liar], frame_timeout_ms=300)
+            r1 = f.router("r1", [h1, liar], frame_timeout_ms=300, hold_ms=0)
             for name, bend in LIES:
                 liar.bend = bend
                 g = r1.generate(QUESTION, check=False)
@@ -280,7 +280,7 @@ def test_watchdog_while_a_host_is_silent(case):
         with Liar(case, h2) as liar:
             os.environ["WATCHDOG_USEC"] = "1000000"
             try:
-                r1 = f.router("r1", [h1, liar], frame_timeout_ms=4000)
+                r1 = f.router("r1", [h1, liar], frame_timeout_ms=4000, hold_ms=0)
             finally:
                 del os.environ["WATCHDOG_USEC"]
             asked = threading.Event()
@@ -303,7 +303,7 @@ def test_words_of_a_liar(case):
         h1, h2 = f.expert("h1", low), f.expert("h2", high)
         with Liar(case, h2) as liar:
             liar.node = "\x1b[2J\n" + "é" * 100
-            r1 = f.router("r1", [h1, liar])
+            r1 = f.router("r1", [h1, liar], hold_ms=0)
             liar.bend = lambda reply: [type(reply)(id=reply.id, status=-5, error="\x1b[31m\n" + "中" * 1000)]
             g = r1.generate(QUESTION, check=False)
             expect_equal(g.reason, "insufficient_system_resource", "reason")
@@ -320,7 +320,7 @@ def test_shards_that_are_gone(case):
         with Liar(case, h1) as liar:
             _, _, stubs = experts_modules(case)
             liar.hello = stubs.ExpertsStub(liar.grpc.insecure_channel(h2.address))
-            r1 = f.router("r1", [liar, h1, h2])
+            r1 = f.router("r1", [liar, h1, h2], hold_ms=0)
             liar.hello = None
             g = r1.generate(QUESTION, check=False)
             expect_equal(g.reason, "insufficient_system_resource", "reason, while the list is wrong")
@@ -334,7 +334,7 @@ def test_one_row_not_finite(case):
         low, high = f.halves()
         h1, h2 = f.expert("h1", low), f.expert("h2", high)
         with Liar(case, h2) as liar:
-            r1 = f.router("r1", [h1, liar])
+            r1 = f.router("r1", [h1, liar], hold_ms=0)
             spoil = threading.Event()
 
             def last_row(reply):

@@ -31,6 +31,7 @@ static void add_shard_infos(
 			info[*n].first_expert = id.first_expert;
 			info[*n].n_experts = id.n_experts;
 			info[*n].state = (char *)"ready";
+			info[*n].identity = (char *)h->identity;
 			list[*n] = &info[*n];
 			++*n;
 		}
@@ -49,6 +50,7 @@ static void hello(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	r.expert_groups = FAKE_GROUPS;
 	add_shard_infos(h, info, list, &r.n_shards);
 	r.shards = list;
+	r.revision = h->revision;
 	if (h->mode != FAKE_HELLO_EMPTY)
 		ex_rpc_send(rpc, ex_out_pack(&r.base));
 	ex_rpc_finish(rpc, EX_STATUS_OK, NULL);
@@ -86,8 +88,12 @@ static struct ex_out *answer(const struct fake_host *h, const struct ex_frame_re
 		compute_shard(f, s, x, y + (size_t)at * FAKE_D);
 		at += s->n_rows;
 	}
-	const struct ex_frame_reply r = {
-		.id = f->id, .sent_ns = f->sent_ns, .n_shards = f->n_shards, .shards = partials};
+	const struct ex_frame_reply r = {.id = f->id,
+		.sent_ns = f->sent_ns,
+		.n_shards = f->n_shards,
+		.shards = partials,
+		.draining = h->draining,
+		.revision = h->revision};
 	struct ex_out *out = ex_frame_reply_pack(&r, y, (size_t)at * FAKE_D * sizeof *y, free, y);
 	free(raw);
 	free(x);
@@ -110,7 +116,8 @@ static void dispatch(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	if (mode == FAKE_CLOSES && f.id) {
 		ex_rpc_abort(rpc, EX_STATUS_INTERNAL, "this host falls over");
 	} else if (mode != FAKE_FROZEN && (mode != FAKE_SILENT || !f.id)) {
-		const struct ex_frame_reply beat = {.sent_ns = f.sent_ns};
+		const struct ex_frame_reply beat = {
+			.sent_ns = f.sent_ns, .draining = h->draining, .revision = h->revision};
 		ex_rpc_send(rpc, f.id ? answer(h, &f) : ex_frame_reply_pack(&beat, "", 0, NULL, NULL));
 	}
 	ex_frame_request_done(&f);
@@ -140,6 +147,7 @@ void fake_host_start(struct fake_host *h, const char *name, uint32_t shards)
 	memset(h, 0, sizeof *h);
 	h->name = name;
 	h->shards = shards;
+	h->identity = "";
 	h->methods[0] = (struct ex_method){.path = "/expertd.v1.Experts/Hello", .message = hello, .ctx = h};
 	h->methods[1] = (struct ex_method){
 		.path = "/expertd.v1.Experts/Dispatch", .message = dispatch, .half_close = half_close, .ctx = h};

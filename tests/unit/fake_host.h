@@ -36,6 +36,9 @@ struct fake_host {
 	int port; /* 0 before the first start; the same after */
 	char address[32];
 	_Atomic int mode; /* enum fake_mode */
+	_Atomic bool draining;
+	_Atomic uint64_t revision;
+	const char *identity; /* of all shards */
 	_Atomic int n_frames, n_rows, x_dtype;
 };
 

@@ -58,10 +58,10 @@ tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(TEST_LIBS)
 
 # trunk and engine; ref_ops is a scalar backend
-noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h
+noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h
 UNIT_TRUNK = tests/unit/test_rope tests/unit/test_kv tests/unit/test_sampler tests/unit/test_scheduler \
 	tests/unit/test_plan tests/unit/test_stop tests/unit/test_trunk \
-	tests/unit/test_engine tests/unit/test_dispatch tests/unit/test_dispatch_fleet tests/unit/test_router_service
+	tests/unit/test_engine tests/unit/test_dispatch tests/unit/test_route tests/unit/test_dispatch_fleet tests/unit/test_router_service
 check_PROGRAMS += $(UNIT_TRUNK)
 TESTS += $(UNIT_TRUNK)
 tests_unit_test_rope_SOURCES = tests/unit/test_rope.c
@@ -80,6 +80,8 @@ tests_unit_test_trunk_SOURCES = tests/unit/test_trunk.c tests/unit/small_model.c
 tests_unit_test_trunk_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_engine_SOURCES = tests/unit/test_engine.c tests/unit/small_model.c tests/unit/ref_ops.c
 tests_unit_test_engine_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_route_SOURCES = tests/unit/test_route.c tests/unit/fake_host.c
+tests_unit_test_route_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_dispatch_SOURCES = tests/unit/test_dispatch.c tests/unit/fake_host.c
 tests_unit_test_dispatch_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_dispatch_fleet_SOURCES = tests/unit/test_dispatch_fleet.c tests/unit/small_model.c

@@ -100,6 +100,14 @@ const char *ex_shard_state_name(enum ex_shard_state s)
 	return s == EX_SHARD_READY ? "ready" : "failed";
 }
 
+static _Atomic uint64_t revision = 7;
+
+uint64_t ex_registry_revision(const struct ex_registry *r)
+{
+	(void)r;
+	return revision;
+}
+
 void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct ex_shard_view *v), void *ctx)
 {
 	(void)r;

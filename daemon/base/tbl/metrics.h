@@ -17,6 +17,8 @@ EX_METRIC(DISPATCH_ROWS, "expertd_dispatch_rows_total", EX_COUNTER, "host", "Tok
 EX_METRIC(DISPATCH_FRAMES, "expertd_dispatch_frames_total", EX_COUNTER, "host", "Frames sent to expert hosts.")
 EX_METRIC(DISPATCH_SECONDS, "expertd_dispatch_seconds", EX_HISTOGRAM, "host", "From sending a frame to its reply.")
 EX_METRIC(DISPATCH_ERRORS, "expertd_dispatch_errors_total", EX_COUNTER, "host", "Frames that failed.")
+EX_METRIC(DISPATCH_RESENT, "expertd_dispatch_resent_rows_total", EX_COUNTER, "host", "Token rows of this host that were asked for elsewhere: it failed, fell silent or was late.")
+EX_METRIC(IDENTITY_CHANGES, "expertd_identity_changes_total", EX_COUNTER, NULL, "Shards that went on with a replica of another numeric identity.")
 EX_METRIC(EXPERT_ROWS, "expertd_expert_rows_total", EX_COUNTER, "layer", "Token rows computed by local shards.")
 EX_METRIC(EXPERT_SECONDS, "expertd_expert_run_seconds", EX_HISTOGRAM, "layer", "One plugin run of one shard.")
 EX_METRIC(SHARDS, "expertd_shards", EX_GAUGE, "state", "Local shards by state.")

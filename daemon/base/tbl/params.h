@@ -56,6 +56,11 @@ EX_PARAM(router, dispatch_dtype, ENUM, "f32|bf16", "f32", 0, 0, RESTART, "Number
 EX_PARAM(router, connect_ms, U32, "ms", "1000", 10, 60000, RESTART, "Time for a handshake with an expert host, and pause between tries.")
 EX_PARAM(router, heartbeat_ms, U32, "ms", "250", 10, 60000, RESTART, "Period of heartbeats; an expert host silent for three of them is down.")
 EX_PARAM(router, frame_timeout_ms, U32, "ms", "30000", 100, 600000, RESTART, "A frame unanswered that long has failed, though heartbeats come back.")
+EX_PARAM(router, hold_ms, U32, "ms", "10000", 0, 600000, RESTART, "How long after a shard lost its last replica requests wait for one to appear, before they end with insufficient_system_resource.")
+EX_PARAM(router, failover, ENUM, "identical|any", "identical", 0, 0, RESTART, "Which replicas may take over for one that fails. identical: those of the same numeric identity (weights, plugin, instruction set), so that no bit changes. any: others, too; it is counted and journaled.")
+EX_PARAM(router, hedge, ENUM, "off|fixed|p99", "off", 0, 0, RESTART, "Ask a second replica when the first is late. fixed: after hedge_ms; p99: after the 99th percentile of that host's recent replies, but not before hedge_ms.")
+EX_PARAM(router, hedge_ms, U32, "ms", "20", 1, 60000, RESTART, "See hedge.")
+EX_PARAM(router, hedge_budget_percent, U32, "%", "5", 0, 100, RESTART, "Rows that may be sent twice because a host is late, of all rows sent.")
 EX_PARAM(router, reply_bytes_max, BYTES, "", "4M", 65536, 1073741824, RESTART, "Text queued towards one client that does not read; beyond it the request is cancelled.")
 EX_PARAM(router, prompt_bytes_max, BYTES, "", "4M", 1024, 268435456, RESTART, "Longest request message.")
 

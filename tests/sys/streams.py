@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams that run while something breaks: none may fail, none may differ by a token from an undisturbed run, and the longest pause
+that any of them saw is told."""
+
+import json
+import threading
+import time
+
+from fleet import Failure, expect
+
+QUESTIONS = ["What is 347 + 589?", "703-458", "Combien font 64 - 99 ?", "12+30="]
+TOKENS = 300
+
+
+def options(seed):
+    """Half of the streams are greedy, half are sampled: both must come out the same again."""
+    sampled = [] if seed % 2 else ["--temperature=0.8"]
+    return ["--json", "generate", QUESTIONS[seed % len(QUESTIONS)], f"--seed={seed}", "--ignore-eos", *sampled]
+
+
+class Stream:
+    """One expertctl that generates; read() follows it and keeps the longest time between two of its lines."""
+
+    def __init__(self, router, seed, tokens):
+        self.ids, self.finished, self.gap = [], None, 0.0
+        self.process = router.spawn(*options(seed), f"--max-tokens={tokens}")
+
+    def read(self):
+        last = None
+        for line in self.process.stdout:
+            now = time.monotonic()
+            event = json.loads(line)
+            if "delta" in event:
+                self.ids += event["delta"]["ids"]
+                self.gap = max(self.gap, now - last if last else 0)
+                last = now
+            self.finished = event.get("finished", self.finished)
+        self.process.wait()
+
+
+class Streams:
+    """`n` clients that ask again and again, each time from the first token, until stop()."""
+
+    def __init__(self, router, n, tokens=TOKENS):
+        self.router, self.n, self.tokens = router, n, tokens
+        self.wanted = {}
+        self.trouble, self.done, self.tokens_seen, self.gap = [], 0, 0, 0.0
+        self.stopping = threading.Event()
+        self.threads = []
+
+    def learn(self):
+        """The undisturbed run, before anything breaks."""
+        streams = [Stream(self.router, seed, self.tokens) for seed in range(self.n)]
+        readers = [threading.Thread(target=s.read) for s in streams]
+        for t in readers:
+            t.start()
+        for t in readers:
+            t.join()
+        for seed, s in enumerate(streams):
+            expect(s.finished and s.finished["reason"] == "length", f"the undisturbed run: {s.finished}")
+            self.wanted[seed] = s.ids
+
+    def _ask(self, seed):
+        while not self.stopping.is_set() and not self.trouble:
+            s = Stream(self.router, seed, self.tokens)
+            s.read()
+            if not s.finished or s.finished["reason"] != "length":
+                self.trouble.append(f"stream {seed} failed after {len(s.ids)} tokens: {s.finished} {s.process.stderr.read()}")
+            elif s.ids != self.wanted[seed]:
+                at = next(i for i, (a, b) in enumerate(zip(s.ids, self.wanted[seed])) if a != b)
+                self.trouble.append(f"stream {seed} differs from the undisturbed run at token {at}")
+            self.done += 1
+            self.tokens_seen += len(s.ids)
+            self.gap = max(self.gap, s.gap)
+
+    def start(self):
+        self.threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(self.n)]
+        for t in self.threads:
+            t.start()
+        return self
+
+    def run(self, seconds):
+        """Lets them go on for a while; ends early when one failed."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self.trouble:
+            time.sleep(0.05)
+
+    def stop(self, what):
+        """Waits for those that run; a Failure when one failed or differs. Prints what was seen."""
+        self.stopping.set()
+        for t in self.threads:
+            t.join()
+        if self.trouble:
+            raise Failure(f"{what}: {self.trouble[0]} ({len(self.trouble)} in all, {self.done} requests)\n{self.router.log_tail(15)}")
+        expect(self.done >= self.n, f"{what}: only {self.done} requests ended: the test saw nothing")
+        print(f"    {what}: {self.done} requests, {self.tokens_seen} tokens, none failed, none differs; "
+              f"longest pause between two tokens {self.gap * 1000:.0f} ms", flush=True)
