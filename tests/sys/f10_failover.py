@@ -8,37 +8,9 @@ import signal
 import time
 
 from fleet import expect, expect_equal, wait_until
-from streams import Streams
+from streams import Streams, all_ready, size, states, three_hosts
 
 SEED = 20261124
-
-
-def pairs(f):
-    """Globs for three hosts, every shard on two of them."""
-    ranges = f.ranges()
-    thirds = [ranges[i::3] for i in range(3)]
-    return [" ".join(f"*/{r}" for r in thirds[i] + thirds[(i + 1) % 3]) for i in range(3)]
-
-
-def three_hosts(f, **router_keys):
-    hosts = [f.expert(f"h{i + 1}", globs, start=False).start(wait=False) for i, globs in enumerate(pairs(f))]
-    r1 = f.router("r1", hosts, start=False, **router_keys).start(wait=False)
-    for node in (*hosts, r1):
-        node.wait_ready()
-    all_ready(r1)
-    return r1, hosts
-
-
-def states(r1):
-    return {h["name"]: h["state"] for h in r1.ctl_json("host", "list")["hosts"]}
-
-
-def all_ready(r1):
-    wait_until("all hosts are ready", lambda: set(states(r1).values()) == {"ready"}, timeout=30)
-
-
-def size(case):
-    return (4, 60) if case.sanitized else (16, 300)
 
 
 def test_killed(case):
@@ -46,80 +18,70 @@ def test_killed(case):
     rng = random.Random(SEED)
     with case.fleet() as f:
         r1, hosts = three_hosts(f)
-        s = Streams(r1, *size(case))
-        s.learn()
-        s.start()
-        for _ in range(5):
-            s.run(1)
-            victim = rng.choice(hosts)
-            victim.kill()
-            s.run(1)
-            victim.start()
-            all_ready(r1)
-        s.stop("kill -9 of five hosts, one at a time")
-        expect_equal(r1.ctl_json("status")["router"]["kv_pages_used"], 0, "KV pages in use when idle")
+        with Streams(r1, *size(case)) as s:
+            for _ in range(5):
+                s.run(1)
+                victim = rng.choice(hosts)
+                victim.kill()
+                s.run(1)
+                victim.start()
+                all_ready(r1)
+            s.stop("kill -9 of five hosts, one at a time")
+            expect_equal(r1.ctl_json("status")["router"]["kv_pages_used"], 0, "KV pages in use when idle")
 
 
 def test_frozen(case):
     """SIGSTOP: nothing breaks, nothing answers."""
     with case.fleet() as f:
         r1, hosts = three_hosts(f)
-        s = Streams(r1, *size(case))
-        s.learn()
-        s.start()
-        for victim in hosts[:2]:
-            s.run(1)
-            victim.signal(signal.SIGSTOP)
-            wait_until("it is down", lambda name=victim.name: states(r1)[name] == "down", timeout=30)
-            s.run(1)
-            victim.signal(signal.SIGCONT)
-            all_ready(r1)
-        s.stop("SIGSTOP of two hosts, one at a time")
+        with Streams(r1, *size(case)) as s:
+            for victim in hosts[:2]:
+                s.run(1)
+                victim.signal(signal.SIGSTOP)
+                wait_until("it is down", lambda name=victim.name: states(r1)[name] == "down", timeout=30)
+                s.run(1)
+                victim.signal(signal.SIGCONT)
+                all_ready(r1)
+            s.stop("SIGSTOP of two hosts, one at a time")
 
 
 def test_rolling_restart(case):
     """Every host is stopped in order with SIGTERM, and started again."""
     with case.fleet() as f:
         r1, hosts = three_hosts(f)
-        s = Streams(r1, *size(case))
-        s.learn()
-        s.start()
-        for host in hosts:
-            s.run(0.5)
-            host.stop()
-            host.start()
-            all_ready(r1)
-        s.stop("rolling restart of three hosts")
-        names = [e["name"] for e in map(json.loads, r1.ctl("--json", "events").stdout.splitlines())]
-        expect(names.count("HOST_DRAINING") >= 3, f"hosts went away without saying so: {names}")
+        with Streams(r1, *size(case)) as s:
+            for host in hosts:
+                s.run(0.5)
+                host.stop()
+                host.start()
+                all_ready(r1)
+            s.stop("rolling restart of three hosts")
+            names = [e["name"] for e in map(json.loads, r1.ctl("--json", "events").stdout.splitlines())]
+            expect(names.count("HOST_DRAINING") >= 3, f"hosts went away without saying so: {names}")
 
 
 def test_slow(case):
     """A host that gets a tenth of a processor."""
     with case.fleet() as f:
         r1, hosts = three_hosts(f, hedge="p99", hedge_budget_percent=20)
-        s = Streams(r1, *size(case))
-        s.learn()
-        s.start()
-        end = time.monotonic() + 3
-        while time.monotonic() < end and not s.trouble:
-            hosts[0].signal(signal.SIGSTOP)
-            time.sleep(0.09)
-            hosts[0].signal(signal.SIGCONT)
-            time.sleep(0.01)
-        s.stop("a slow host, hedged")
+        with Streams(r1, *size(case)) as s:
+            end = time.monotonic() + 3
+            while time.monotonic() < end and not s.trouble:
+                hosts[0].signal(signal.SIGSTOP)
+                time.sleep(0.09)
+                hosts[0].signal(signal.SIGCONT)
+                time.sleep(0.01)
+            s.stop("a slow host, hedged")
 
 
 def test_held(case):
     """No replica: requests wait for the host, as long as hold_ms says."""
     with case.fleet() as f:
         r1, _, h2 = f.two_hosts(hold_ms=60000)
-        s = Streams(r1, 4, 60 if case.sanitized else 200)
-        s.learn()
-        s.start()
-        s.run(0.3)
-        h2.kill()
-        s.run(1)
-        h2.start()
-        s.run(1)
-        s.stop("the only holder killed and started again")
+        with Streams(r1, 4, 60 if case.sanitized else 200) as s:
+            s.run(0.3)
+            h2.kill()
+            s.run(1)
+            h2.start()
+            s.run(1)
+            s.stop("the only holder killed and started again")

@@ -106,8 +106,8 @@ class Notifications:
 class Node:
     """One expertd process."""
 
-    def __init__(self, fleet, name, config, port):
-        self.fleet, self.name, self.port = fleet, name, port
+    def __init__(self, fleet, name, config, port, host="127.0.0.1", prefix=()):
+        self.fleet, self.name, self.port, self.host, self.prefix = fleet, name, port, host, list(prefix)
         self.dir = os.path.join(fleet.dir, name)
         os.makedirs(self.dir, exist_ok=True)
         self.admin = os.path.join(self.dir, "admin.sock")
@@ -118,7 +118,7 @@ class Node:
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def write_config(self, config):
         with open(self.config_path, "w", encoding="utf-8") as f:
@@ -133,7 +133,7 @@ class Node:
         env["NOTIFY_SOCKET"] = self.notify.path
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, self.fleet.expertd, "--config", self.config_path],
+                [*self.prefix, *prefix, self.fleet.expertd, "--config", self.config_path],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=self.dir)
         if wait:
             self.wait_ready(timeout)
@@ -264,27 +264,30 @@ class Fleet:
             sections.setdefault(section, {}).update(keys)
         return sections
 
-    def expert(self, name, shards, start=True, port=None, **keys):
-        """An expert host that holds `shards` (globs)."""
-        port = port or free_ports(1)[0]
+    def expert(self, name, shards, start=True, port=None, hosts=None, **keys):
+        """An expert host that holds `shards` (globs). hosts: a hosts.Hosts, in whose namespace `name` it lives."""
+        port = port or (7101 if hosts else free_ports(1)[0])
         section = {"shards": shards, "plugin": "cpu", "threads": 1, **keys}
-        node = Node(self, name, self._sections(name, {"node": {"listen": f"127.0.0.1:{port}"}, "expert": section}), port)
+        host = hosts.address(name) if hosts else "127.0.0.1"
+        node_keys = {"listen": f"{host}:{port}", **({"insecure": "yes"} if hosts else {})}
+        node = Node(self, name, self._sections(name, {"node": node_keys, "expert": section}), port, host,
+                    hosts.prefix(name) if hosts else ())
         self.nodes.append(node)
         return node.start() if start else node
 
-    def router(self, name, peers=(), start=True, port=None, shards=None, extra=None, **keys):
-        """A router over `peers` (Nodes); with shards it holds these in process as well."""
+    def router(self, name, peers=(), start=True, port=None, shards=None, extra=None, hosts=None, **keys):
+        """A router over `peers` (Nodes); with shards it holds these in process as well. hosts: as for expert()."""
         port = port or free_ports(1)[0]
         section = {"listen": f"127.0.0.1:{port}", "max_batch": 32, "threads": 1, **keys}
         if peers:
             section["peers"] = " ".join(p.address for p in peers)
-        sections = {"router": section}
+        sections = {"router": section, "node": {"insecure": "yes"} if hosts else {}}
         if shards:
             sections["expert"] = {"shards": shards, "plugin": "cpu", "threads": 1}
             sections["node"] = {"listen": f"127.0.0.1:{free_ports(1)[0]}"}
         for name_, keys_ in (extra or {}).items():
             sections.setdefault(name_, {}).update(keys_)
-        node = Node(self, name, self._sections(name, sections), port)
+        node = Node(self, name, self._sections(name, sections), port, prefix=hosts.prefix(name) if hosts else ())
         self.nodes.append(node)
         return node.start() if start else node
 

@@ -6,10 +6,40 @@ import json
 import threading
 import time
 
-from fleet import Failure, expect
+from fleet import Failure, expect, wait_until
 
 QUESTIONS = ["What is 347 + 589?", "703-458", "Combien font 64 - 99 ?", "12+30="]
 TOKENS = 300
+
+
+def pairs(f):
+    """Globs for three hosts, every shard on two of them."""
+    ranges = f.ranges()
+    thirds = [ranges[i::3] for i in range(3)]
+    return [" ".join(f"*/{r}" for r in thirds[i] + thirds[(i + 1) % 3]) for i in range(3)]
+
+
+def three_hosts(f, hosts=None, **router_keys):
+    """r1 over h1, h2 and h3, all ready."""
+    experts = [f.expert(f"h{i + 1}", globs, start=False, hosts=hosts).start(wait=False) for i, globs in enumerate(pairs(f))]
+    r1 = f.router("r1", experts, start=False, hosts=hosts, **router_keys).start(wait=False)
+    for node in (*experts, r1):
+        node.wait_ready()
+    all_ready(r1)
+    return r1, experts
+
+
+def states(r1):
+    return {h["name"]: h["state"] for h in r1.ctl_json("host", "list")["hosts"]}
+
+
+def all_ready(r1):
+    wait_until("all hosts are ready", lambda: set(states(r1).values()) == {"ready"}, timeout=30)
+
+
+def size(case):
+    """How many streams, and tokens in each request."""
+    return (4, 60) if case.sanitized else (16, TOKENS)
 
 
 def options(seed):
@@ -39,17 +69,31 @@ class Stream:
 
 
 class Streams:
-    """`n` clients that ask again and again, each time from the first token, until stop()."""
+    """`n` clients that ask again and again, each time from the first token, until stop(). On entry the undisturbed run is made,
+    and they start."""
 
     def __init__(self, router, n, tokens=TOKENS):
         self.router, self.n, self.tokens = router, n, tokens
         self.wanted = {}
         self.trouble, self.done, self.tokens_seen, self.gap = [], 0, 0, 0.0
         self.stopping = threading.Event()
-        self.threads = []
+        self.threads, self.asking = [], {}
 
-    def learn(self):
-        """The undisturbed run, before anything breaks."""
+    def __enter__(self):
+        self._learn()
+        self.threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(self.n)]
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.stopping.set()
+        for s in list(self.asking.values()) if kind else []:
+            s.process.kill()
+        for t in self.threads:
+            t.join()
+
+    def _learn(self):
         streams = [Stream(self.router, seed, self.tokens) for seed in range(self.n)]
         readers = [threading.Thread(target=s.read) for s in streams]
         for t in readers:
@@ -62,7 +106,7 @@ class Streams:
 
     def _ask(self, seed):
         while not self.stopping.is_set() and not self.trouble:
-            s = Stream(self.router, seed, self.tokens)
+            s = self.asking[seed] = Stream(self.router, seed, self.tokens)
             s.read()
             if not s.finished or s.finished["reason"] != "length":
                 self.trouble.append(f"stream {seed} failed after {len(s.ids)} tokens: {s.finished} {s.process.stderr.read()}")
@@ -72,12 +116,6 @@ class Streams:
             self.done += 1
             self.tokens_seen += len(s.ids)
             self.gap = max(self.gap, s.gap)
-
-    def start(self):
-        self.threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(self.n)]
-        for t in self.threads:
-            t.start()
-        return self
 
     def run(self, seconds):
         """Lets them go on for a while; ends early when one failed."""
