@@ -6,7 +6,8 @@
 #include "base/err.h"
 #include <stdbool.h>
 
-#define EX_HOST_TEXT_MAX 254 /* 253 bytes of a DNS name, RFC 1035, and NUL */
+#define EX_HOST_TEXT_MAX 254                    /* 253 bytes of a DNS name, RFC 1035, and NUL */
+#define EX_ADDR_MAX      (EX_HOST_TEXT_MAX + 8) /* with brackets, a colon and a port */
 
 struct ex_addr {
 	char host[EX_HOST_TEXT_MAX]; /* without brackets */

@@ -9,10 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TICKS_PER_BEAT                                                                                                 \
-	4 /* looks at the hosts in one heartbeat's period, at least: silence is noticed that much sooner */
-#define TICK_MS_MAX     50 /* .. and a host that comes up is greeted this soon */
-#define FRAMES_PER_HOST 4  /* that may be answered in one begin, on average; the rest waits its turn */
+#define ROOM_HOSTS_MIN 2 /* whose selections of rows a send buffer has room for, at least */
 
 static const char *const state_names[] = {
 	[EX_HOST_JOINING] = "joining",
@@ -37,7 +34,7 @@ static bool is_moe(const struct ex_dispatch *d, uint32_t layer)
 
 static size_t buffer_rows(const struct ex_dispatch *d)
 {
-	return (size_t)d->o.rows_max * (1 + EX_MIN((size_t)d->o.topk, d->o.n_peers));
+	return d->o.rows_max + d->room_rows;
 }
 
 /* A buffer that nobody reads any more, a new one when the transport holds all; NULL: out of memory. Two references: the
@@ -115,8 +112,8 @@ static int begin(
 /* The first host that holds the shard but is not ready, NULL when none does. Under d->lock. */
 static const struct fleet_host *lost_holder(const struct ex_dispatch *d, uint32_t group)
 {
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		if (d->hosts[p].identity[ex_dispatch_slot(d, d->layer, group)])
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (d->hosts[p].used && d->hosts[p].identity[ex_dispatch_slot(d, d->layer, group)])
 			return &d->hosts[p];
 	return NULL;
 }
@@ -265,27 +262,6 @@ const char *ex_dispatch_failure(const struct ex_dispatch *d)
 
 /* --- open and close -------------------------------------------------------------------------------------- */
 
-static void tick_control(void *ctx)
-{
-	struct ex_dispatch *d = ctx;
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		ex_host_tick_control(&d->hosts[p]);
-}
-
-static void tick_data(void *ctx)
-{
-	struct ex_dispatch *d = ctx;
-	uint64_t now = ex_now_ns();
-	/* a late tick says that this process, not the peers, stood still */
-	bool trust_clock = now - d->ticked_ns < d->o.heartbeat_ms * EX_NS_PER_MS;
-	bool beat = now - d->beat_ns >= d->o.heartbeat_ms * EX_NS_PER_MS;
-	d->ticked_ns = now;
-	if (beat)
-		d->beat_ns = now;
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		ex_host_tick_data(&d->hosts[p], trust_clock, beat);
-}
-
 /* The reply of one host that has every shard must fit a frame: the host would refuse to make a larger one. */
 static int check_frame_size(const struct ex_dispatch_opts *o, struct ex_err *err)
 {
@@ -312,7 +288,7 @@ static int check_opts(const struct ex_dispatch_opts *o, struct ex_err *err)
 	if (o->n_peers > EX_FLEET_HOSTS_MAX)
 		return ex_err_set(err, -EINVAL, "dispatch: %zu expert hosts, at most %d are allowed", o->n_peers,
 			EX_FLEET_HOSTS_MAX);
-	if (o->n_peers && (!o->connect_ms || !o->heartbeat_ms || !o->frame_timeout_ms))
+	if (o->loop_data && (!o->connect_ms || !o->heartbeat_ms || !o->frame_timeout_ms))
 		return ex_err_set(err, -EINVAL, "dispatch: times for peers are not set");
 	return o->n_peers ? check_frame_size(o, err) : 0;
 }
@@ -336,8 +312,8 @@ static int make_step_side(struct ex_dispatch *d)
 	d->row_void = ex_calloc(o->rows_max, 1);
 	d->lost_ns = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->lost_ns);
 	d->identity = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->identity);
-	d->n_frames_max = (uint32_t)o->n_peers * FRAMES_PER_HOST;
-	d->frames = ex_calloc(d->n_frames_max, sizeof *d->frames);
+	d->frames = ex_calloc(EX_DISPATCH_FRAMES_MAX, sizeof *d->frames);
+	d->room_rows = (size_t)o->rows_max * EX_MIN((size_t)o->topk, EX_MAX(o->n_peers, (size_t)ROOM_HOSTS_MIN));
 	/* every host may hold one that it was too slow to take; one more is ours, one in hand */
 	d->buffers = ex_calloc(o->n_peers + 2, sizeof *d->buffers);
 	if (!d->jobs || !d->partials || !d->row_at || !d->frame_rows || !d->frame_shards || !d->row_sends ||
@@ -349,21 +325,6 @@ static int make_step_side(struct ex_dispatch *d)
 			return -ENOMEM;
 	}
 	return 0;
-}
-
-static int start_hosts(struct ex_dispatch *d, struct ex_err *err)
-{
-	int rc = 0;
-	d->ticked_ns = ex_now_ns();
-	for (size_t p = 0; p < d->o.n_peers && !rc; p++)
-		rc = ex_host_open(&d->hosts[p], d, d->o.peers[p], err);
-	if (rc || !d->o.n_peers)
-		return rc;
-	unsigned tick_ms = EX_MIN(EX_MAX(d->o.heartbeat_ms / TICKS_PER_BEAT, 1u), (unsigned)TICK_MS_MAX);
-	rc = ex_timer_start(d->o.loop_control, tick_ms, tick_control, d, &d->timer_control);
-	if (!rc)
-		rc = ex_timer_start(d->o.loop_data, tick_ms, tick_data, d, &d->timer_data);
-	return rc ? ex_err_errno(err, rc, "dispatch: failed to start its timers") : 0;
 }
 
 int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct ex_dispatch **ret)
@@ -388,12 +349,12 @@ int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct
 		.errors = ex_metric(EX_M_DISPATCH_ERRORS, "local"),
 		.resent = ex_metric(EX_M_DISPATCH_RESENT, "local"),
 	};
-	d->hosts = ex_calloc(o->n_peers, sizeof *d->hosts);
+	d->hosts = ex_calloc(EX_FLEET_HOSTS_MAX, sizeof *d->hosts);
 	rc = d->hosts ? make_step_side(d) : -ENOMEM;
 	if (rc)
 		ex_err_set(err, rc, "dispatch: out of memory for %u rows of %u", o->rows_max, o->d_model);
 	else
-		rc = start_hosts(d, err);
+		rc = ex_roster_start(d, err);
 	if (rc) {
 		ex_dispatch_free(d);
 		return rc;
@@ -410,12 +371,7 @@ struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d)
 	ex_lock_take(&d->lock);
 	d->stopping = true;
 	ex_lock_give(&d->lock);
-	if (d->timer_control)
-		ex_timer_cancel(d->timer_control);
-	if (d->timer_data)
-		ex_timer_cancel(d->timer_data);
-	for (size_t p = 0; d->hosts && p < d->o.n_peers; p++)
-		ex_host_close(&d->hosts[p]);
+	ex_roster_stop(d);
 	free(d->hosts);
 	ex_plan_done(&d->plan);
 	free(d->jobs);

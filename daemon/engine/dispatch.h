@@ -9,6 +9,7 @@
 #ifndef EX_ENGINE_DISPATCH_H
 #define EX_ENGINE_DISPATCH_H
 
+#include "base/addr.h"
 #include "expert/executor.h"
 #include "net/client.h"
 #include "trunk/trunk.h"
@@ -34,7 +35,7 @@ struct ex_dispatch_opts {
 	struct ex_executor *local;                /* NULL: no shards in this process */
 	struct ex_registry *registry;             /* of local */
 	struct ex_loop *loop_data, *loop_control; /* borrowed */
-	const char *const *peers;                 /* [n_peers] "host:port" */
+	const char *const *peers;                 /* [n_peers] "host:port": the first members; read by new only */
 	size_t n_peers;
 	unsigned connect_ms;   /* handshake deadline and pause between tries */
 	unsigned heartbeat_ms; /* period of heartbeats; a peer silent for 3 periods is down (default 250: within 1 s) */
@@ -52,6 +53,9 @@ struct ex_dispatch_opts {
 };
 int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct ex_dispatch **ret);
 struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d);
+/* The fleet is these expert hosts from now on: new ones are greeted, rows of those that left go to others. -ENOSPC: more than
+ * EX_FLEET_HOSTS_MAX, -ENOMEM; what could be done was done. Returns after those that left are gone. [main] */
+int ex_dispatch_set_members(struct ex_dispatch *d, const char *const *addresses, size_t n, struct ex_err *err);
 /* The callbacks that trunk steps take; ctx is d. */
 const struct ex_moe_ops *ex_dispatch_moe_ops(struct ex_dispatch *d);
 
@@ -74,7 +78,7 @@ const char *ex_dispatch_failure(const struct ex_dispatch *d);
 uint64_t ex_dispatch_looks(const struct ex_dispatch *d);
 
 struct ex_host_view {
-	char name[64], address[128], error[256], version[32];
+	char name[64], address[EX_ADDR_MAX], error[256], version[32];
 	enum ex_host_state state;
 	bool local;
 	uint32_t n_shards;

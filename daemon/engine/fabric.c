@@ -53,10 +53,10 @@ static uint32_t number_rows(struct ex_dispatch *d, const struct fleet_host *h)
  * no place there, to a buffer of its own. *ret_buffer: which the caller holds a reference to. NULL: out of memory. */
 static const uint8_t *select_rows(struct ex_dispatch *d, uint32_t n, struct send_buffer **ret_buffer)
 {
-	size_t bytes = ex_dispatch_x_bytes(d), room = (size_t)d->o.rows_max * EX_MIN((size_t)d->o.topk, d->o.n_peers);
+	size_t bytes = ex_dispatch_x_bytes(d);
 	struct send_buffer *b = d->buffer;
 	uint8_t *selection = b->data;
-	if (n != d->n_rows && d->n_selected + n > room) {
+	if (n != d->n_rows && d->n_selected + n > d->room_rows) {
 		b = ex_fabric_new_buffer(d, n);
 		if (!b)
 			return NULL;
@@ -101,10 +101,10 @@ static uint32_t frame_shards(struct ex_dispatch *d, const struct fleet_host *h)
 
 static struct out_frame *free_frame(struct ex_dispatch *d)
 {
-	for (uint32_t i = 0; i < d->n_frames_max; i++)
+	for (uint32_t i = 0; i < d->n_frames; i++)
 		if (!d->frames[i].host)
 			return &d->frames[i];
-	return NULL;
+	return d->n_frames < EX_DISPATCH_FRAMES_MAX ? &d->frames[d->n_frames++] : NULL;
 }
 
 /* The job has one frame less; when that failed and was the last one, it is open again. Under d->lock. */
@@ -130,7 +130,7 @@ static void end_frame(struct ex_dispatch *d, struct out_frame *f, int status, co
 
 static struct out_frame *find_frame(struct ex_dispatch *d, const struct fleet_host *h, uint64_t id)
 {
-	for (uint32_t i = 0; i < d->n_frames_max; i++)
+	for (uint32_t i = 0; i < d->n_frames; i++)
 		if (d->frames[i].host == h && d->frames[i].id == id)
 			return &d->frames[i];
 	return NULL;
@@ -139,7 +139,7 @@ static struct out_frame *find_frame(struct ex_dispatch *d, const struct fleet_ho
 void ex_fabric_abort(struct fleet_host *h, int status)
 {
 	struct ex_dispatch *d = h->d;
-	for (uint32_t i = 0; i < d->n_frames_max; i++) {
+	for (uint32_t i = 0; i < d->n_frames; i++) {
 		struct out_frame *f = &d->frames[i];
 		if (f->host != h || f->taking)
 			continue;

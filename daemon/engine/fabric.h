@@ -7,7 +7,7 @@
  *
  *   dispatch.c  options, begin, wait, the sum      route.c   whom to ask, again and for how long
  *   fabric.c    frames out and in                  host.c    one remote host: Hello, stream, heartbeats
- *   view.c      what is shown
+ *   roster.c    which hosts there are              view.c    what is shown
  */
 #ifndef EX_ENGINE_FABRIC_H
 #define EX_ENGINE_FABRIC_H
@@ -21,11 +21,12 @@
 #include "net/frame.h"
 #include <stdatomic.h>
 
-#define EX_DISPATCH_MAGIC   0x70736964u
-#define EX_HOST_MISSES_MAX  3    /* silent heartbeat periods until a host is down */
-#define EX_HELLO_REFRESH_MS 1000 /* while a host still loads shards */
-#define EX_JOB_WORDS        (EX_FRAME_SHARDS_MAX / 64)
-#define EX_HOST_WORDS       (EX_FLEET_HOSTS_MAX / 64)
+#define EX_DISPATCH_MAGIC      0x70736964u
+#define EX_HOST_MISSES_MAX     3                        /* silent heartbeat periods until a host is down */
+#define EX_HELLO_REFRESH_MS    1000                     /* while a host still loads shards */
+#define EX_DISPATCH_FRAMES_MAX (4 * EX_FLEET_HOSTS_MAX) /* that may be answered in one begin; more wait their turn */
+#define EX_JOB_WORDS           (EX_FRAME_SHARDS_MAX / 64)
+#define EX_HOST_WORDS          (EX_FLEET_HOSTS_MAX / 64)
 
 static inline bool ex_bit(const uint64_t *set, size_t i)
 {
@@ -78,9 +79,10 @@ struct host_metrics {
 
 struct fleet_host {
 	struct ex_dispatch *d;
-	const char *address;
-	struct ex_channel *control, *data; /* fixed */
+	char address[EX_ADDR_MAX]; /* fixed while it is used, as the channels are */
+	struct ex_channel *control, *data;
 	/* guarded by d->lock */
+	bool used, leaving;                     /* a member of the fleet; on its way out of it */
 	char name[64], version[32], error[256]; /* name: the address until Hello tells */
 	enum ex_host_state state;
 	uint64_t state_ns, next_try_ns, heard_ns, hello_ns;
@@ -109,7 +111,9 @@ struct ex_dispatch {
 	struct ex_moe_ops moe;
 	struct ex_lock lock;
 	pthread_cond_t cond;      /* a job ended, coverage grew */
-	struct fleet_host *hosts; /* [o.n_peers] in the order of the configuration */
+	struct fleet_host *hosts; /* [EX_FLEET_HOSTS_MAX] places */
+	_Atomic uint32_t n_hosts; /* places that were ever used: the first ones. Written under lock */
+	size_t room_rows;         /* in a send buffer behind the step's own: for selections */
 	struct ex_timer *timer_control, *timer_data;
 	uint64_t ticked_ns, beat_ns; /* [data loop] */
 	struct host_metrics local;
@@ -134,12 +138,13 @@ struct ex_dispatch {
 	uint64_t held_ns;   /* since when the step is held; 0: it was not */
 	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet */
 	uint64_t identity_changed[EX_JOB_WORDS]; /* jobs that go on with another one */
-	char failure[512];
+	char failure[1024];
 
 	_Atomic uint64_t n_looks; /* of the step thread at frames it waits for */
 	/* guarded by lock */
-	struct out_frame *frames;                 /* [n_frames_max] */
-	uint32_t n_frames_max, n_works, n_taking; /* local works out; replies being read */
+	struct out_frame *frames; /* [EX_DISPATCH_FRAMES_MAX], the first n_frames in use or free again */
+	uint32_t n_frames;
+	uint32_t n_works, n_taking; /* local works out; replies being read */
 };
 
 static inline size_t ex_dispatch_x_bytes(const struct ex_dispatch *d)
@@ -152,6 +157,12 @@ static inline size_t ex_dispatch_slot(const struct ex_dispatch *d, uint32_t laye
 	return (size_t)layer * d->o.n_groups + group;
 }
 
+/* Places that were ever used; a place is a host only while it is `used`. [any] */
+static inline uint32_t ex_dispatch_n_hosts(const struct ex_dispatch *d)
+{
+	return atomic_load_explicit(&d->n_hosts, memory_order_acquire);
+}
+
 /* May be sent frames. Under d->lock. */
 static inline bool ex_host_usable(const struct fleet_host *h)
 {
@@ -159,7 +170,9 @@ static inline bool ex_host_usable(const struct fleet_host *h)
 }
 
 /* --- host.c ---------------------------------------------------------------------------------------------- */
+/* Makes the free place h a host. [main] */
 int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *address, struct ex_err *err);
+/* Its rows go to others, its connections end, its place is free. [main] */
 void ex_host_close(struct fleet_host *h);
 /* Periodic work: Hello when it is time [control loop]; stream, heartbeats, silence [data loop]. */
 void ex_host_tick_control(struct fleet_host *h);
@@ -168,6 +181,10 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat);
 void ex_host_fail(struct fleet_host *h, const char *text);
 /* It has come up and gone down several times of late: asked only when no other holder is there. Under d->lock. */
 bool ex_host_flaps(const struct fleet_host *h, uint64_t now);
+
+/* --- roster.c: the places of hosts ------------------------------------------------------------------------ */
+int ex_roster_start(struct ex_dispatch *d, struct ex_err *err); /* with o.peers [main] */
+void ex_roster_stop(struct ex_dispatch *d);                     /* also when start failed [main] */
 
 /* --- route.c [step] -------------------------------------------------------------------------------------- */
 /* Chooses whom to ask for what is open, and sends. */

@@ -68,7 +68,7 @@ void ex_host_fail(struct fleet_host *h, const char *text)
 	h->hello_good = false;
 	h->queued = 0;
 	h->next_try_ns = ex_now_ns() + d->o.connect_ms * EX_NS_PER_MS;
-	bool news = set_state(h, s, why) && !d->stopping;
+	bool news = set_state(h, s, why) && !d->stopping && !h->leaving;
 	ex_fabric_abort(h, -EHOSTDOWN);
 	ex_lock_give(&d->lock);
 	if (stream) {
@@ -206,7 +206,7 @@ void ex_host_tick_control(struct fleet_host *h)
 	ex_lock_take(&d->lock);
 	bool wanted = !h->hello_good && !h->stream && now >= h->next_try_ns;
 	bool refresh = h->stale && h->hello_good && now - h->hello_ns >= EX_HELLO_REFRESH_MS * EX_NS_PER_MS;
-	bool go = (wanted || refresh) && !h->hello_pending && !d->stopping;
+	bool go = (wanted || refresh) && !h->hello_pending && !d->stopping && h->used && !h->leaving;
 	if (go) {
 		h->hello_pending = true;
 		h->hello_ns = now;
@@ -295,7 +295,7 @@ static void open_stream(struct fleet_host *h)
 		return;
 	}
 	ex_lock_take(&d->lock);
-	bool wanted = h->hello_good && !d->stopping; /* a Hello may have failed meanwhile */
+	bool wanted = h->hello_good && !d->stopping && !h->leaving; /* a Hello may have failed meanwhile */
 	if (wanted) {
 		h->stream = s; /* its callbacks come on this thread: not before we are through */
 		h->heard_ns = ex_now_ns();
@@ -341,7 +341,7 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 	uint64_t now = ex_now_ns(), period = d->o.heartbeat_ms * EX_NS_PER_MS;
 	char why[128];
 	ex_lock_take(&d->lock);
-	bool open = h->hello_good && !h->stream && !d->stopping;
+	bool open = h->hello_good && !h->stream && !d->stopping && h->used && !h->leaving;
 	if (!trust_clock)
 		h->heard_ns = now; /* this process stood still: the peer is not to blame */
 	uint64_t silent_ns = h->stream && now > h->heard_ns ? now - h->heard_ns : 0;
@@ -372,10 +372,9 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *address, struct ex_err *err)
 {
 	size_t y_bytes = (size_t)d->o.rows_max * EX_MIN(d->o.topk, d->o.n_groups) * d->o.d_model * sizeof(float);
-	*h = (struct fleet_host){.d = d, .address = address, .state = EX_HOST_JOINING, .state_ns = ex_now_ns()};
-	snprintf(h->name, sizeof h->name, "%s", address);
-	h->identity = ex_calloc((size_t)d->o.n_layers * d->o.n_groups, sizeof *h->identity);
-	if (!h->identity)
+	size_t n_slots = (size_t)d->o.n_layers * d->o.n_groups;
+	uint64_t *identity = h->identity ? h->identity : ex_calloc(n_slots, sizeof *identity);
+	if (!identity)
 		return ex_err_set(err, -ENOMEM, "dispatch: out of memory for host %s", address);
 	const struct ex_channel_opts control = {.target = address, .loop = d->o.loop_control};
 	const struct ex_channel_opts data = {
@@ -383,22 +382,38 @@ int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *addres
 		.loop = d->o.loop_data,
 		.message_bytes_max = EX_MIN(y_bytes + EX_FRAME_HEAD_BYTES_MAX, (size_t)EX_FRAME_BYTES_MAX),
 	};
-	int rc = ex_channel_new(&control, err, &h->control);
-	return rc ? rc : ex_channel_new(&data, err, &h->data);
+	struct fleet_host fresh = {.d = d, .identity = identity, .state = EX_HOST_JOINING, .state_ns = ex_now_ns()};
+	snprintf(fresh.name, sizeof fresh.name, "%s", address);
+	snprintf(fresh.address, sizeof fresh.address, "%s", address);
+	int rc = ex_channel_new(&control, err, &fresh.control);
+	if (!rc)
+		rc = ex_channel_new(&data, err, &fresh.data);
+	fresh.used = !rc;
+	if (rc && fresh.control)
+		fresh.control = ex_channel_free(fresh.control);
+	memset(identity, 0, n_slots * sizeof *identity);
+	ex_lock_take(&d->lock);
+	*h = fresh;
+	ex_lock_give(&d->lock);
+	return rc;
 }
 
 void ex_host_close(struct fleet_host *h)
 {
-	if (!h->d)
-		return;
-	ex_lock_take(&h->d->lock);
+	struct ex_dispatch *d = h->d;
+	ex_lock_take(&d->lock);
+	h->leaving = true;
+	h->hello_good = false;
 	struct ex_stream *stream = EX_TAKE(h->stream);
-	ex_lock_give(&h->d->lock);
+	ex_fabric_abort(h, -EHOSTDOWN);
+	ex_lock_give(&d->lock);
 	if (stream) {
 		ex_stream_cancel(stream);
 		ex_stream_drop(stream);
 	}
-	ex_channel_free(h->control);
-	ex_channel_free(h->data);
-	free(h->identity);
+	h->control = ex_channel_free(h->control); /* their last callbacks have run then: nobody else knows h */
+	h->data = ex_channel_free(h->data);
+	ex_lock_take(&d->lock);
+	h->used = false;
+	ex_lock_give(&d->lock);
 }

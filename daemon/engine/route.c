@@ -19,7 +19,7 @@ enum rank { RANK_READY, RANK_LESS, RANK_LAST, RANK_NONE };
 static enum rank rank_of(const struct ex_dispatch *d, const struct fleet_host *h, size_t slot, uint64_t now)
 {
 	uint64_t in_use = d->identity[slot];
-	if (!h->identity[slot] || !ex_host_usable(h))
+	if (!ex_host_usable(h) || !h->identity[slot])
 		return RANK_NONE;
 	if (in_use && h->identity[slot] != in_use)
 		return d->o.failover == EX_FAILOVER_ANY ? RANK_LAST : RANK_NONE;
@@ -41,7 +41,7 @@ static struct fleet_host *choose(struct ex_dispatch *d, const struct shard_job *
 	struct fleet_host *best = NULL;
 	enum rank best_rank = RANK_NONE;
 	double best_ns = 0;
-	for (size_t p = 0; p < d->o.n_peers; p++) {
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
 		struct fleet_host *h = &d->hosts[p];
 		enum rank rank = ex_bit(j->asked, p) ? RANK_NONE : rank_of(d, h, slot, now);
 		if (rank > worst || rank > best_rank || rank == RANK_NONE)
@@ -143,8 +143,8 @@ static bool aim_late(struct ex_dispatch *d, const struct out_frame *f, uint64_t 
 static uint64_t last_holder_left_ns(const struct ex_dispatch *d, size_t slot)
 {
 	uint64_t at = 0;
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		if (d->hosts[p].identity[slot] && !ex_host_usable(&d->hosts[p]))
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (d->hosts[p].used && d->hosts[p].identity[slot] && !ex_host_usable(&d->hosts[p]))
 			at = EX_MAX(at, d->hosts[p].state_ns);
 	return at;
 }
@@ -154,7 +154,7 @@ static uint64_t held_until(const struct ex_dispatch *d, const struct shard_job *
 {
 	size_t slot = ex_dispatch_slot(d, d->layer, j->s->group);
 	uint64_t lost_ns = EX_MAX(d->lost_ns[slot], last_holder_left_ns(d, slot));
-	uint64_t hold_ns = d->o.n_peers ? d->o.hold_ms * EX_NS_PER_MS : 0;
+	uint64_t hold_ns = ex_dispatch_n_hosts(d) ? d->o.hold_ms * EX_NS_PER_MS : 0;
 	return EX_MIN(lost_ns, d->held_ns) + hold_ns;
 }
 
@@ -196,7 +196,7 @@ static bool aim_all(struct ex_dispatch *d, uint64_t now)
 	for (uint32_t i = 0; i < d->plan.n_shards; i++)
 		if (d->jobs[i].state == JOB_OPEN)
 			any |= aim_open(d, &d->jobs[i], now);
-	for (uint32_t i = 0; i < d->n_frames_max; i++)
+	for (uint32_t i = 0; i < d->n_frames; i++)
 		if (d->frames[i].host && hedge_at(d, &d->frames[i]) <= now)
 			any |= aim_late(d, &d->frames[i], now);
 	return any;
@@ -272,7 +272,7 @@ static void send_aimed(struct ex_dispatch *d)
 {
 	tell_identities(d);
 	/* far ones first, so that they work while the near ones do */
-	for (size_t p = 0; p < d->o.n_peers; p++) {
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
 		struct fleet_host *h = &d->hosts[p];
 		bool any = false;
 		for (size_t w = 0; w < EX_JOB_WORDS; w++)
@@ -290,7 +290,7 @@ static void send_aimed(struct ex_dispatch *d)
 
 void ex_route_send(struct ex_dispatch *d)
 {
-	for (size_t p = 0; p < d->o.n_peers; p++)
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
 		d->hosts[p].n_given = 0;
 	ex_lock_take(&d->lock);
 	bool any = aim_all(d, ex_now_ns());
@@ -332,7 +332,7 @@ static bool has_ended(const struct ex_dispatch *d)
 /* The host whose frame has waited longer than frame_timeout_ms, NULL: none. */
 static struct fleet_host *late_host(const struct ex_dispatch *d, uint64_t now)
 {
-	for (uint32_t i = 0; i < d->n_frames_max; i++) {
+	for (uint32_t i = 0; i < d->n_frames; i++) {
 		const struct out_frame *f = &d->frames[i];
 		if (f->host && !f->taking && now >= f->sent_ns + d->o.frame_timeout_ms * EX_NS_PER_MS)
 			return f->host;
@@ -344,7 +344,7 @@ static struct fleet_host *late_host(const struct ex_dispatch *d, uint64_t now)
 static uint64_t next_look(const struct ex_dispatch *d, uint64_t now)
 {
 	uint64_t at = now + LOOK_NS;
-	for (uint32_t i = 0; i < d->n_frames_max; i++) {
+	for (uint32_t i = 0; i < d->n_frames; i++) {
 		const struct out_frame *f = &d->frames[i];
 		if (!f->host || f->taking)
 			continue;
@@ -390,6 +390,7 @@ void ex_route_wait(struct ex_dispatch *d)
 		ex_cond_wait_until(&d->cond, &d->lock, next_look(d, now));
 		atomic_fetch_add_explicit(&d->n_looks, 1, memory_order_relaxed);
 	}
-	memset(d->frames, 0, d->n_frames_max * sizeof *d->frames); /* late answers find no frame, and are dropped */
+	memset(d->frames, 0, d->n_frames * sizeof *d->frames); /* late answers find no frame, and are dropped */
+	d->n_frames = 0;
 	ex_lock_give(&d->lock);
 }

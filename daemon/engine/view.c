@@ -47,7 +47,7 @@ static bool is_covered(struct ex_dispatch *d, const struct ex_shard_id *id, uint
 		return true;
 	bool covered = false;
 	ex_lock_take(&d->lock);
-	for (size_t p = 0; p < d->o.n_peers && !covered; p++)
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d) && !covered; p++)
 		covered = host_has(d, &d->hosts[p], id->layer, group);
 	ex_lock_give(&d->lock);
 	return covered;
@@ -74,17 +74,20 @@ void ex_dispatch_coverage(struct ex_dispatch *d, uint32_t *ret_covered, uint32_t
 	uint32_t *ret_hosts)
 {
 	struct tally t = {0};
-	uint32_t n_ready = d->o.local != NULL;
+	uint32_t n_ready = d->o.local != NULL, n_hosts = n_ready;
 	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
 	each_shard(d, tally_shard, &t);
 	ex_lock_take(&d->lock);
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		n_ready += ex_host_usable(&d->hosts[p]);
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (d->hosts[p].used) {
+			n_hosts++;
+			n_ready += ex_host_usable(&d->hosts[p]);
+		}
 	ex_lock_give(&d->lock);
 	*ret_covered = t.n_covered;
 	*ret_shards = t.n_shards;
 	*ret_hosts_ready = n_ready;
-	*ret_hosts = (uint32_t)d->o.n_peers + (d->o.local != NULL);
+	*ret_hosts = n_hosts;
 }
 
 static int describe_missing(struct ex_dispatch *d, struct ex_err *err)
@@ -94,8 +97,8 @@ static int describe_missing(struct ex_dispatch *d, struct ex_err *err)
 	each_shard(d, tally_shard, &t);
 	uint32_t n_missing = t.n_shards - t.n_covered;
 	ex_lock_take(&d->lock);
-	for (size_t p = 0; p < d->o.n_peers; p++)
-		if (!ex_host_usable(&d->hosts[p]))
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (d->hosts[p].used && !ex_host_usable(&d->hosts[p]))
 			ex_str_addf(&hosts, "; host %s is %s%s%s", d->hosts[p].name,
 				ex_host_state_name(d->hosts[p].state), d->hosts[p].error[0] ? ": " : "",
 				d->hosts[p].error);
@@ -187,19 +190,23 @@ void ex_dispatch_each_host(struct ex_dispatch *d, void (*fn)(void *ctx, const st
 		view_local(d, &v);
 		fn(ctx, &v);
 	}
-	for (size_t p = 0; p < d->o.n_peers; p++) {
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
 		ex_lock_take(&d->lock);
-		view_host(&d->hosts[p], &v);
+		bool used = d->hosts[p].used;
+		if (used)
+			view_host(&d->hosts[p], &v);
 		ex_lock_give(&d->lock);
-		fn(ctx, &v);
+		if (used)
+			fn(ctx, &v);
 	}
 }
 
 struct holders {
 	void (*fn)(void *ctx, const struct ex_shard_id *id, const char *const *hosts, size_t n_hosts);
 	void *ctx;
-	const char **names; /* [n_peers + 1] */
-	char (*copies)[64]; /* [n_peers] */
+	uint32_t n_max;
+	const char **names; /* [n_max + 1] */
+	char (*copies)[64]; /* [n_max] */
 };
 
 static bool show_holders(struct ex_dispatch *d, void *ctx, const struct ex_shard_id *id, uint32_t group)
@@ -209,7 +216,7 @@ static bool show_holders(struct ex_dispatch *d, void *ctx, const struct ex_shard
 	if (is_local(d, id))
 		s->names[n++] = d->o.node;
 	ex_lock_take(&d->lock);
-	for (size_t p = 0; p < d->o.n_peers; p++)
+	for (uint32_t p = 0; p < s->n_max; p++)
 		if (host_has(d, &d->hosts[p], id->layer, group)) {
 			memcpy(s->copies[p], d->hosts[p].name, sizeof s->copies[p]);
 			s->names[n++] = s->copies[p];
@@ -223,12 +230,9 @@ void ex_dispatch_each_shard(struct ex_dispatch *d,
 	void (*fn)(void *ctx, const struct ex_shard_id *id, const char *const *hosts, size_t n_hosts), void *ctx)
 {
 	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
-	struct holders s = {
-		.fn = fn,
-		.ctx = ctx,
-		.names = calloc(d->o.n_peers + 1, sizeof *s.names),
-		.copies = calloc(d->o.n_peers + 1, sizeof *s.copies),
-	};
+	struct holders s = {.fn = fn, .ctx = ctx, .n_max = ex_dispatch_n_hosts(d)};
+	s.names = calloc(s.n_max + (size_t)1, sizeof *s.names);
+	s.copies = calloc(s.n_max + (size_t)1, sizeof *s.copies);
 	if (s.names && s.copies)
 		each_shard(d, show_holders, &s);
 	free(s.names);

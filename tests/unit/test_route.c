@@ -342,6 +342,66 @@ static void test_any_takes_over(void **state)
 	close_fixture(&f);
 }
 
+/* Members come and go while rows travel: a host that is taken out loses none, and one that is put in serves. */
+static void test_members_change(void **state)
+{
+	struct fixture f;
+	struct ex_err err = EX_ERR_INIT;
+	uint32_t covered, n_shards, ready, hosts;
+	(void)state;
+	defaults();
+	open_pair(&f, NULL, NULL);
+	expect_good(&f);
+	for (int i = 0; i < 6; i++) {
+		int out = i % 2, n = f.host[out].n_frames;
+		const char *const one[] = {f.host[!out].address};
+		EXPECT_OK(err, ex_dispatch_set_members(f.d, one, 1, &err));
+		ex_dispatch_coverage(f.d, &covered, &n_shards, &ready, &hosts);
+		assert_int_equal(hosts, 1);
+		if (!ex_dispatch_wait_covered(f.d, 10000, &err))
+			fail_msg("%s", ex_err_text(&err));
+		expect_good(&f);
+		assert_int_equal(f.host[out].n_frames, n);
+		const char *const two[] = {f.host[0].address, f.host[1].address};
+		int before = f.n_ready;
+		EXPECT_OK(err, ex_dispatch_set_members(f.d, two, 2, &err));
+		while (f.n_ready == before)
+			usleep(1000);
+	}
+	close_fixture(&f);
+}
+
+/* The only holder is taken out under the rows that travel to it: they are held until another one is put in. */
+static void *exchange_soon(void *arg)
+{
+	struct fixture *f = arg;
+	const char *const other[] = {f->host[1].address};
+	while (f->host[0].n_frames == 0)
+		usleep(1000);
+	assert_int_equal(ex_dispatch_set_members(f->d, other, 1, NULL), 0);
+	return NULL;
+}
+
+static void test_member_leaves_at_work(void **state)
+{
+	struct fixture f;
+	pthread_t t;
+	(void)state;
+	defaults();
+	open_fixture(&f, 2, both, EXPERTD_F32);
+	const char *const first[] = {f.host[0].address};
+	assert_int_equal(ex_dispatch_set_members(f.d, first, 1, NULL), 0);
+	make_rows(1);
+	expected(2, EXPERTD_F32, want);
+	f.host[0].mode = FAKE_SILENT;
+	f.host[0].n_frames = 0;
+	assert_int_equal(pthread_create(&t, NULL, exchange_soon, &f), 0);
+	expect_good(&f);
+	pthread_join(t, NULL);
+	assert_true(f.host[1].n_frames > 0);
+	close_fixture(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -360,6 +420,8 @@ int main(void)
 		cmocka_unit_test(test_new_list_is_asked_for),
 		cmocka_unit_test(test_identical_is_kept),
 		cmocka_unit_test(test_any_takes_over),
+		cmocka_unit_test(test_members_change),
+		cmocka_unit_test(test_member_leaves_at_work),
 	};
 	return cmocka_run_group_tests(tests, start_net, stop_net);
 }
