@@ -17,7 +17,7 @@
 #define FOLLOWER_BYTES_MAX (1 << 20) /* queued towards a client that does not read: it gets no more until it does */
 #define EVENTS_AT_ONCE     32
 
-enum { METHOD_N = 8 };
+enum { METHOD_N = 9 };
 
 /* One method: unpacks its request, fills a reply in `keep` and returns it packed; NULL: err. [cq] */
 typedef struct ex_out *unary_fn(
@@ -77,6 +77,29 @@ static struct ex_out *do_hosts(
 	ex_lock_take(&a->lock);
 	ex_view_hosts(&a->o, &a->parts, k, &r);
 	ex_lock_give(&a->lock);
+	return ex_out_pack(&r.base);
+}
+
+static struct ex_out *do_drain(
+	struct ex_admin *a, const ProtobufCMessage *request, struct ex_keep *k, struct ex_err *err)
+{
+	const Expertd__V1__DrainHostRequest *q = (const Expertd__V1__DrainHostRequest *)request;
+	Expertd__V1__DrainHostReply r = EXPERTD__V1__DRAIN_HOST_REPLY__INIT;
+	int rc;
+	(void)k;
+	ex_lock_take(&a->lock);
+	if (!a->parts.dispatch)
+		rc = ex_err_set(err, -ENOTSUP, "this node is no router: hosts are drained on a router");
+	else
+		rc = ex_dispatch_drain(a->parts.dispatch, q->name, !q->resume, q->force, err, &r.shards_alone);
+	ex_lock_give(&a->lock);
+	if (rc < 0)
+		return NULL;
+	ex_event(q->resume ? EX_EV_HOST_RESUMED : EX_EV_HOST_DRAINED, EX_FIELDS({"EX_HOST", q->name}),
+		q->resume
+			? "expert host %s was taken into use again by an operator"
+			: "expert host %s was taken out of use by an operator; %u of its shards have no other replica",
+		q->name, r.shards_alone);
 	return ex_out_pack(&r.base);
 }
 
@@ -291,6 +314,7 @@ static void fill_methods(struct ex_admin *a)
 	} row[METHOD_N] = {
 		{"/expertd.v1.Admin/Status", &expertd__v1__status_request__descriptor, do_status},
 		{"/expertd.v1.Admin/ListHosts", &expertd__v1__list_hosts_request__descriptor, do_hosts},
+		{"/expertd.v1.Admin/DrainHost", &expertd__v1__drain_host_request__descriptor, do_drain},
 		{"/expertd.v1.Admin/ListShards", &expertd__v1__list_shards_request__descriptor, do_shards},
 		{"/expertd.v1.Admin/ListPlugins", &expertd__v1__list_plugins_request__descriptor, do_plugins},
 		{"/expertd.v1.Admin/Events", &expertd__v1__events_request__descriptor, NULL},

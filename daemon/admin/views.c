@@ -139,6 +139,10 @@ static void add_host(void *ctx, const struct ex_host_view *v)
 	m->error = ex_keep_text(h->k, v->error);
 	m->version = ex_keep_text(h->k, v->version);
 	m->state_seconds = v->state_s;
+	m->shards_alone = v->n_alone;
+	m->frames_in_flight = v->n_frames;
+	m->load = v->load;
+	m->plugin = ex_keep_text(h->k, v->plugin);
 }
 
 void ex_view_hosts(const struct ex_admin_opts *o, const struct ex_admin_parts *p, struct ex_keep *k,

@@ -1,28 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* expertctl status, host list, shard list, plugin list, events, metrics, config, reload. */
+/* expertctl status, shard list, plugin list, events, metrics, config, reload. */
 #include "ctl/ctl.h"
 
 #include "expertd/admin.pb-c.h"
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-#define ADMIN "/expertd.v1.Admin/"
-
-/* Calls ADMIN<method>; with --json prints the reply and leaves *ret NULL. */
-static int call(
-	struct ctl *c, const char *path, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret)
-{
-	ProtobufCMessage *m = NULL;
-	int rc = ctl_call(c, path, q, d, &m);
-	if (!rc && c->json) {
-		ctl_print_json(ctl_json(m), false);
-		protobuf_c_message_free_unpacked(m, NULL);
-		m = NULL;
-	}
-	memcpy(ret, &m, sizeof m);
-	return rc;
-}
 
 /* --- status ---------------------------------------------------------------------------------------------- */
 
@@ -57,7 +40,7 @@ int ctl_cmd_status(struct ctl *c, int argc, char **argv)
 	Expertd__V1__StatusRequest q = EXPERTD__V1__STATUS_REQUEST__INIT;
 	Expertd__V1__StatusReply *s;
 	(void)argc, (void)argv;
-	int rc = call(c, ADMIN "Status", &q.base, &expertd__v1__status_reply__descriptor, &s);
+	int rc = ctl_admin(c, "Status", &q.base, &expertd__v1__status_reply__descriptor, &s);
 	if (rc || !s)
 		return rc;
 	char up[32], resident[EX_BYTES_TEXT_MAX], available[EX_BYTES_TEXT_MAX], params[32];
@@ -81,41 +64,6 @@ int ctl_cmd_status(struct ctl *c, int argc, char **argv)
 
 /* --- lists ----------------------------------------------------------------------------------------------- */
 
-int ctl_cmd_host_list(struct ctl *c, int argc, char **argv)
-{
-	static const char *const heads[] = {
-		"HOST", "STATE", "ADDRESS", "SHARDS", "ROWS", "ERRORS", "RTT p50", "RTT p99", "VERSION", "WHY"};
-	Expertd__V1__ListHostsRequest q = EXPERTD__V1__LIST_HOSTS_REQUEST__INIT;
-	Expertd__V1__ListHostsReply *r;
-	struct ctl_table t;
-	(void)argc, (void)argv;
-	int rc = call(c, ADMIN "ListHosts", &q.base, &expertd__v1__list_hosts_reply__descriptor, &r);
-	if (rc || !r)
-		return rc;
-	ctl_table_init(&t, EX_ARRAY_LEN(heads), heads);
-	for (size_t i = 0; i < r->n_hosts; i++) {
-		const Expertd__V1__Host *h = r->hosts[i];
-		char since[32], p50[32], p99[32], rows[32];
-		bool measured = h->rtt_p50_seconds > 0;
-		ctl_table_cell(&t, "%s", *h->name ? h->name : "-");
-		if (strcmp(h->state, "down") == 0)
-			ctl_table_cell(&t, "down %s", ctl_seconds_text(h->state_seconds, since));
-		else
-			ctl_table_cell(&t, "%s", h->state);
-		ctl_table_cell(&t, "%s", *h->address ? h->address : "-");
-		ctl_table_cell(&t, "%u", h->shards);
-		ctl_table_cell(&t, "%s", ctl_count_text(h->rows, rows));
-		ctl_table_cell(&t, "%llu", (unsigned long long)h->errors);
-		ctl_table_cell(&t, "%s", measured ? ctl_seconds_text(h->rtt_p50_seconds, p50) : "-");
-		ctl_table_cell(&t, "%s", measured ? ctl_seconds_text(h->rtt_p99_seconds, p99) : "-");
-		ctl_table_cell(&t, "%s", *h->version ? h->version : "-");
-		ctl_table_cell(&t, "%s", h->error);
-	}
-	ctl_table_print(&t);
-	expertd__v1__list_hosts_reply__free_unpacked(r, NULL);
-	return CTL_OK;
-}
-
 int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv)
 {
 	static const char *const heads[] = {"SHARD", "STATE", "GEN", "SIZE", "PLUGIN", "IDENTITY", "HOSTS", "WHY"};
@@ -124,7 +72,7 @@ int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv)
 	struct ctl_table t;
 	if (argc)
 		q.glob = argv[0];
-	int rc = call(c, ADMIN "ListShards", &q.base, &expertd__v1__list_shards_reply__descriptor, &r);
+	int rc = ctl_admin(c, "ListShards", &q.base, &expertd__v1__list_shards_reply__descriptor, &r);
 	if (rc || !r)
 		return rc;
 	ctl_table_init(&t, EX_ARRAY_LEN(heads), heads);
@@ -160,7 +108,7 @@ int ctl_cmd_plugin_list(struct ctl *c, int argc, char **argv)
 	Expertd__V1__ListPluginsReply *r;
 	struct ctl_table t;
 	(void)argc, (void)argv;
-	int rc = call(c, ADMIN "ListPlugins", &q.base, &expertd__v1__list_plugins_reply__descriptor, &r);
+	int rc = ctl_admin(c, "ListPlugins", &q.base, &expertd__v1__list_plugins_reply__descriptor, &r);
 	if (rc || !r)
 		return rc;
 	ctl_table_init(&t, EX_ARRAY_LEN(heads), heads);
@@ -219,7 +167,7 @@ int ctl_cmd_events(struct ctl *c, int argc, char **argv)
 		return rc;
 	q.after = after;
 	q.follow = ctl_has(c, "follow");
-	return ctl_stream(c, ADMIN "Events", &q.base, &expertd__v1__event__descriptor, on_event, c);
+	return ctl_stream(c, CTL_ADMIN "Events", &q.base, &expertd__v1__event__descriptor, on_event, c);
 }
 
 int ctl_cmd_metrics(struct ctl *c, int argc, char **argv)
@@ -227,7 +175,7 @@ int ctl_cmd_metrics(struct ctl *c, int argc, char **argv)
 	Expertd__V1__MetricsRequest q = EXPERTD__V1__METRICS_REQUEST__INIT;
 	Expertd__V1__MetricsReply *r;
 	(void)argc, (void)argv;
-	int rc = call(c, ADMIN "Metrics", &q.base, &expertd__v1__metrics_reply__descriptor, &r);
+	int rc = ctl_admin(c, "Metrics", &q.base, &expertd__v1__metrics_reply__descriptor, &r);
 	if (rc || !r)
 		return rc;
 	fputs(r->text, stdout);
@@ -240,7 +188,7 @@ int ctl_cmd_config(struct ctl *c, int argc, char **argv)
 	Expertd__V1__ConfigRequest q = EXPERTD__V1__CONFIG_REQUEST__INIT;
 	Expertd__V1__ConfigReply *r;
 	(void)argc, (void)argv;
-	int rc = call(c, ADMIN "Config", &q.base, &expertd__v1__config_reply__descriptor, &r);
+	int rc = ctl_admin(c, "Config", &q.base, &expertd__v1__config_reply__descriptor, &r);
 	if (rc || !r)
 		return rc;
 	fputs(r->text, stdout);
@@ -253,7 +201,7 @@ int ctl_cmd_reload(struct ctl *c, int argc, char **argv)
 	Expertd__V1__ReloadRequest q = EXPERTD__V1__RELOAD_REQUEST__INIT;
 	Expertd__V1__ReloadReply *r;
 	(void)argc, (void)argv;
-	int rc = call(c, ADMIN "Reload", &q.base, &expertd__v1__reload_reply__descriptor, &r);
+	int rc = ctl_admin(c, "Reload", &q.base, &expertd__v1__reload_reply__descriptor, &r);
 	if (rc || !r)
 		return rc;
 	for (size_t i = 0; i < r->n_changed; i++)

@@ -19,6 +19,7 @@ enum {
 };
 
 #define CTL_OPTS_MAX       24
+#define CTL_ADMIN          "/expertd.v1.Admin/"
 #define CTL_DEFAULT_SOCKET "/run/expertd/admin.sock"
 
 struct ctl_opt {
@@ -71,6 +72,9 @@ int ctl_connect(struct ctl *c);
 /* One call; *ret is freed with protobuf_c_message_free_unpacked. CTL_OK, or the exit code after a message. */
 int ctl_call(struct ctl *c, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
 	ProtobufCMessage **ret);
+/* A call of the Admin service; ret: a T ** of the reply's type. With --json the reply is printed, and *ret is NULL. */
+int ctl_admin(
+	struct ctl *c, const char *method, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret);
 /* A server stream: fn gets every reply in order; non-zero from fn ends the stream and is returned. SIGINT cancels: 130.
  */
 int ctl_stream(struct ctl *c, const char *path, const ProtobufCMessage *request,
@@ -102,6 +106,8 @@ int ctl_cmd_status(struct ctl *c, int argc, char **argv);
 int ctl_cmd_chat(struct ctl *c, int argc, char **argv);
 int ctl_cmd_generate(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_host_drain(struct ctl *c, int argc, char **argv);
+int ctl_cmd_host_resume(struct ctl *c, int argc, char **argv);
 int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_list(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_check(struct ctl *c, int argc, char **argv);
@@ -112,6 +118,7 @@ int ctl_cmd_metrics(struct ctl *c, int argc, char **argv);
 int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
-extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[];
+extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
+	ctl_opts_drain[];
 
 #endif

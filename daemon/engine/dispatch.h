@@ -81,12 +81,20 @@ struct ex_host_view {
 	char name[64], address[EX_ADDR_MAX], error[256], version[32];
 	enum ex_host_state state;
 	bool local;
-	uint32_t n_shards;
+	uint32_t n_shards, n_alone; /* held, and of these without another usable replica */
+	uint32_t n_frames;          /* sent and not yet answered */
 	double rtt_p50_s, rtt_p99_s, state_s;
+	double load; /* share of the last seconds in which it worked for this router, 0 to 1 */
 	uint64_t rows, errors;
+	char plugin[64];
 };
 /* [any] */
 void ex_dispatch_each_host(struct ex_dispatch *d, void (*fn)(void *ctx, const struct ex_host_view *v), void *ctx);
+/* Takes the host named out of use, or back into it: while it is drained it is asked only for what nobody else can compute.
+ * *ret_alone: its shards that have no other usable replica; with any, and without force, nothing is changed: -EBUSY, the first
+ * ones named. -ENOENT: no such host. [any] */
+int ex_dispatch_drain(
+	struct ex_dispatch *d, const char *name, bool drain, bool force, struct ex_err *err, uint32_t *ret_alone);
 /* fn for each shard of the model, ascending, with the names of its ready holders. [any] */
 void ex_dispatch_each_shard(struct ex_dispatch *d,
 	void (*fn)(void *ctx, const struct ex_shard_id *id, const char *const *hosts, size_t n_hosts), void *ctx);

@@ -287,6 +287,8 @@ bool ex_engine_end(struct ex_engine *e, unsigned timeout_ms)
 	e->ending = e->cancel_asked = true;
 	pthread_cond_signal(&e->wake);
 	ex_lock_give(&e->lock);
+	if (e->o.dispatch) /* a step may be held for a host */
+		ex_dispatch_give_up(e->o.dispatch);
 	return ex_engine_drain(e, timeout_ms);
 }
 

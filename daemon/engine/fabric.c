@@ -357,12 +357,13 @@ static uint64_t smooth(uint64_t old, uint64_t fresh)
 }
 
 /* What the reply tells about the cost of asking h. Under d->lock. */
-static void learn(struct fleet_host *h, const struct out_frame *f, uint32_t queued)
+static void learn(struct fleet_host *h, const struct out_frame *f, const struct ex_frame_reply *reply)
 {
 	uint64_t took = ex_now_ns() - f->sent_ns;
 	h->reply_ns = smooth(h->reply_ns, took);
 	h->frame_rows = (uint32_t)smooth(h->frame_rows, f->n_rows);
-	h->queued = queued;
+	h->queued = reply->queued;
+	h->busy_ns += EX_MIN(reply->compute_ns, took); /* its clock is its own, and it may lie */
 	/* a quantile by small steps: 99 of them down outweigh one up */
 	if (!h->p99_ns)
 		h->p99_ns = 4 * took;
@@ -407,7 +408,7 @@ int ex_fabric_receive(struct fleet_host *h, const struct ex_frame_reply *reply, 
 		ex_metric_add(h->m.errors, 1);
 		ex_peer_text(h->error, sizeof h->error, rc ? ex_err_text(err) : error);
 	}
-	learn(h, t.frame, reply->queued);
+	learn(h, t.frame, reply);
 	settle_jobs(h, &t, rc);
 	ex_lock_give(&d->lock);
 	return rc;

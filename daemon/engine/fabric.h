@@ -94,11 +94,15 @@ struct fleet_host {
 	uint64_t revision;        /* of its list, as it counts them */
 	uint64_t *identity;       /* [n_layers * n_groups] of its ready shards; 0: not held */
 	uint32_t n_shards;
+	bool drained;     /* an operator wants it unused */
+	char plugin[64];  /* that computes its shards, by its word */
 	uint32_t n_downs; /* in a row, each soon after it had come up */
 	struct host_metrics m;
 	uint64_t n_rows, n_errors;
 	/* what it costs to ask: time to a reply and rows of a frame (both smoothed), rows waiting there by its own word */
 	uint64_t reply_ns, p99_ns, used_ns;
+	uint64_t busy_ns, beat_ns; /* computing for us since the last beat, and when that was */
+	double load;               /* share of the time computing for us, smoothed */
 	uint32_t frame_rows, queued;
 	/* [step] of the begin at hand */
 	uint32_t n_given;            /* rows of jobs */

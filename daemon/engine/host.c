@@ -17,7 +17,8 @@
 #define HELLO_PATH    "/expertd.v1.Experts/Hello"
 #define DISPATCH_PATH "/expertd.v1.Experts/Dispatch"
 #define STEADY_NS     (10 * EX_NS_PER_S) /* up for that long: earlier falls are forgotten */
-#define FLAPS_MAX     3                  /* falls in a row after which a host is asked last, until it is steady */
+#define LOAD_BEATS    8
+#define FLAPS_MAX     3 /* falls in a row after which a host is asked last, until it is steady */
 
 /* Puts h into state s for the reason `why`; true when there is news for host_changed. Under d->lock. */
 static bool set_state(struct fleet_host *h, enum ex_host_state s, const char *why)
@@ -108,10 +109,37 @@ static size_t shard_slot(const struct ex_dispatch *d, const Expertd__V1__ShardIn
 	return (size_t)i->layer * d->o.n_groups + g;
 }
 
+/* Another member of the same name that is in use: their figures would be mixed up, and operators could not tell them apart. Under
+ * d->lock. */
+static const struct fleet_host *namesake(const struct fleet_host *h, const char *name)
+{
+	const struct ex_dispatch *d = h->d;
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (&d->hosts[p] != h && d->hosts[p].used && ex_host_usable(&d->hosts[p]) &&
+			strcmp(d->hosts[p].name, name) == 0)
+			return &d->hosts[p];
+	return NULL;
+}
+
+static int check_name(const struct fleet_host *h, const char *told, struct ex_err *err)
+{
+	char name[sizeof h->name], other[EX_ADDR_MAX] = "";
+	ex_peer_text(name, sizeof name, told);
+	ex_lock_take(&h->d->lock);
+	const struct fleet_host *same = namesake(h, name);
+	if (same)
+		snprintf(other, sizeof other, "%s", same->address);
+	ex_lock_give(&h->d->lock);
+	return same ? ex_err_set(err, -EEXIST, "it says that it is %s, and so does %s: a host's [node] name is its own",
+			      name, other)
+		    : 0;
+}
+
 static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 {
 	struct ex_dispatch *d = h->d;
 	ex_lock_take(&d->lock);
+	ex_peer_text(h->plugin, sizeof h->plugin, r->n_shards ? r->shards[0]->plugin : "");
 	ex_peer_text(h->name, sizeof h->name, r->node[0] ? r->node : h->address);
 	ex_peer_text(h->version, sizeof h->version, r->version);
 	h->m = (struct host_metrics){
@@ -151,7 +179,8 @@ static void hello_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
 		ex_host_fail(h, "handshake: malformed reply");
 		return;
 	}
-	if (check_hello(h->d, (const Expertd__V1__HelloReply *)reply, &err))
+	if (check_hello(h->d, (const Expertd__V1__HelloReply *)reply, &err) ||
+		check_name(h, ((const Expertd__V1__HelloReply *)reply)->node, &err))
 		ex_host_fail(h, ex_err_text(&err));
 	else
 		take_hello(h, (const Expertd__V1__HelloReply *)reply);
@@ -240,7 +269,8 @@ static bool note_life(struct fleet_host *h, const struct ex_stream *s, const str
 	bool news = false;
 	ex_lock_take(&h->d->lock);
 	bool current = h->stream == s;
-	if (current) {
+	const struct fleet_host *same = current && !ex_host_usable(h) ? namesake(h, h->name) : NULL;
+	if (current && !same) {
 		h->heard_ns = ex_now_ns();
 		h->stale |= r->revision != h->revision;
 		if (h->state != next)
@@ -249,7 +279,9 @@ static bool note_life(struct fleet_host *h, const struct ex_stream *s, const str
 	ex_lock_give(&h->d->lock);
 	if (news)
 		tell(h, next, why);
-	return current;
+	if (same) /* of two that came up together the first one stays */
+		ex_host_fail(h, "another host of its name was faster: a host's [node] name is its own");
+	return current && !same;
 }
 
 static int take_reply(struct fleet_host *h, const struct ex_stream *s, const struct ex_msg *m, struct ex_err *err)
@@ -335,6 +367,15 @@ static void forget_slowness(struct fleet_host *h, uint64_t now)
 		h->reply_ns -= h->reply_ns / 8;
 }
 
+/* The share of the time since the last beat that it computed for us, into a mean over some seconds. */
+static void measure_load(struct fleet_host *h, uint64_t now)
+{
+	double share = now > h->beat_ns ? EX_MIN((double)h->busy_ns / (double)(now - h->beat_ns), 1.0) : 0;
+	h->load += (share - h->load) / LOAD_BEATS;
+	h->busy_ns = 0;
+	h->beat_ns = now;
+}
+
 void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 {
 	struct ex_dispatch *d = h->d;
@@ -345,8 +386,10 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 	if (!trust_clock)
 		h->heard_ns = now; /* this process stood still: the peer is not to blame */
 	uint64_t silent_ns = h->stream && now > h->heard_ns ? now - h->heard_ns : 0;
-	if (beat)
+	if (beat) {
 		forget_slowness(h, now);
+		measure_load(h, now);
+	}
 	ex_lock_give(&d->lock);
 	if (silent_ns > EX_HOST_MISSES_MAX * period) {
 		snprintf(

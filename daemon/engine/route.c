@@ -23,7 +23,7 @@ static enum rank rank_of(const struct ex_dispatch *d, const struct fleet_host *h
 		return RANK_NONE;
 	if (in_use && h->identity[slot] != in_use)
 		return d->o.failover == EX_FAILOVER_ANY ? RANK_LAST : RANK_NONE;
-	return h->state == EX_HOST_READY && !ex_host_flaps(h, now) ? RANK_READY : RANK_LESS;
+	return h->state == EX_HOST_READY && !h->drained && !ex_host_flaps(h, now) ? RANK_READY : RANK_LESS;
 }
 
 /* When h would answer n_rows more: its usual time, stretched by what it was given in this begin and what waits there. */

@@ -141,11 +141,87 @@ static double quantile_s(const struct ex_metric *m, double q)
 	return isnan(v) ? 0 : v;
 }
 
-static void view_host(const struct fleet_host *h, struct ex_host_view *v)
+/* Another usable host that was not taken out of use, with the shard; under d->lock. local: this process has it. */
+static bool has_other(const struct ex_dispatch *d, const struct fleet_host *h, size_t slot)
+{
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
+		const struct fleet_host *o = &d->hosts[p];
+		bool fits = o != h && ex_host_usable(o) && !o->drained && o->state != EX_HOST_DRAINING;
+		if (fits && o->identity[slot] &&
+			(d->o.failover == EX_FAILOVER_ANY || o->identity[slot] == h->identity[slot]))
+			return true;
+	}
+	return false;
+}
+
+/* Shards of h without another replica; their first names into names (may be NULL). Under d->lock. */
+static uint32_t count_alone(struct ex_dispatch *d, const struct fleet_host *h, struct ex_str *names)
+{
+	uint32_t n = 0;
+	char name[EX_SHARD_NAME_MAX];
+	for (uint32_t layer = 0; layer < d->o.n_layers; layer++)
+		for (uint32_t g = 0; g < d->o.n_groups; g++) {
+			size_t slot = ex_dispatch_slot(d, layer, g);
+			struct ex_shard_id id = ex_shard_of_group(layer, d->o.n_experts, d->o.n_groups, g);
+			if (!h->identity[slot] || is_local(d, &id) || has_other(d, h, slot))
+				continue;
+			if (names && n < MISSING_NAMES_MAX)
+				ex_str_addf(names, "%s%s", n ? ", " : "", ex_shard_name(&id, name));
+			n++;
+		}
+	return n;
+}
+
+static uint32_t count_frames(const struct ex_dispatch *d, const struct fleet_host *h)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < d->n_frames; i++)
+		n += d->frames[i].host == h;
+	return n;
+}
+
+static struct fleet_host *find_host(struct ex_dispatch *d, const char *name)
+{
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (d->hosts[p].used && strcmp(d->hosts[p].name, name) == 0)
+			return &d->hosts[p];
+	return NULL;
+}
+
+int ex_dispatch_drain(
+	struct ex_dispatch *d, const char *name, bool drain, bool force, struct ex_err *err, uint32_t *ret_alone)
+{
+	struct ex_str names = EX_STR_INIT;
+	uint32_t n = 0;
+	int rc = 0;
+	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
+	ex_lock_take(&d->lock);
+	struct fleet_host *h = find_host(d, name);
+	if (!h) {
+		rc = ex_err_set(err, -ENOENT, "no expert host of this router is named '%.64s'", name);
+	} else {
+		n = drain ? count_alone(d, h, &names) : 0;
+		if (n && !force)
+			rc = ex_err_set(err, -EBUSY, "%u of %u shards of %s have no other replica: %s%s", n,
+				h->n_shards, name, names.s ? names.s : "", n > MISSING_NAMES_MAX ? ", .." : "");
+		else
+			h->drained = drain;
+	}
+	ex_lock_give(&d->lock);
+	ex_str_done(&names);
+	if (!rc)
+		*ret_alone = n;
+	return rc;
+}
+
+static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct ex_host_view *v)
 {
 	*v = (struct ex_host_view){
-		.state = h->state,
+		.state = h->drained && h->state == EX_HOST_READY ? EX_HOST_DRAINING : h->state,
 		.n_shards = h->n_shards,
+		.n_alone = ex_host_usable(h) ? count_alone(d, h, NULL) : 0,
+		.n_frames = count_frames(d, h),
+		.load = ex_host_usable(h) ? h->load : 0,
 		.rtt_p50_s = quantile_s(h->m.seconds, 0.5),
 		.rtt_p99_s = quantile_s(h->m.seconds, 0.99),
 		.state_s = (double)(ex_now_ns() - h->state_ns) / (double)EX_NS_PER_S,
@@ -156,6 +232,9 @@ static void view_host(const struct fleet_host *h, struct ex_host_view *v)
 	snprintf(v->address, sizeof v->address, "%s", h->address);
 	snprintf(v->error, sizeof v->error, "%s", h->error);
 	snprintf(v->version, sizeof v->version, "%s", h->version);
+	snprintf(v->plugin, sizeof v->plugin, "%s", h->plugin);
+	if (h->drained && !h->error[0])
+		snprintf(v->error, sizeof v->error, "taken out of use by an operator");
 }
 
 static bool count_local(struct ex_dispatch *d, void *ctx, const struct ex_shard_id *id, uint32_t group)
@@ -194,7 +273,7 @@ void ex_dispatch_each_host(struct ex_dispatch *d, void (*fn)(void *ctx, const st
 		ex_lock_take(&d->lock);
 		bool used = d->hosts[p].used;
 		if (used)
-			view_host(&d->hosts[p], &v);
+			view_host(d, &d->hosts[p], &v);
 		ex_lock_give(&d->lock);
 		if (used)
 			fn(ctx, &v);

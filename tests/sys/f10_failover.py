@@ -85,3 +85,41 @@ def test_held(case):
             h2.start()
             s.run(1)
             s.stop("the only holder killed and started again")
+
+
+def test_drained_by_hand(case):
+    """host drain: the host is not asked any more, and can be killed without anybody noticing; the last replica is refused."""
+    with case.fleet() as f:
+        r1, hosts = three_hosts(f)
+        with Streams(r1, *size(case)) as s:
+            s.run(0.5)
+            out = r1.ctl("host", "drain", "h2", "--wait").stdout
+            expect("safe to stop" in out, f"what drain says: {out}")
+            expect_equal(states(r1)["h2"], "draining", "h2's state")
+            refused = r1.ctl("host", "drain", "h1", check=False)
+            expect(refused.returncode == 1 and "have no other replica: L1/" in refused.stderr, f"a last replica: {refused}")
+            hosts[1].kill()
+            s.run(0.5)
+            hosts[1].start()
+            wait_until("h2 is back", lambda: states(r1)["h2"] == "draining", timeout=30)
+            r1.ctl("host", "resume", "h2")
+            all_ready(r1)
+            forced = r1.ctl("host", "drain", "h1", "--force").stdout
+            expect("is drained" in forced, f"what a forced drain says: {forced}")
+            r1.ctl("host", "resume", "h1")
+            s.stop("a host drained by hand, killed, and resumed")
+        expect_equal(r1.ctl("host", "drain", "nobody", check=False).returncode, 1, "an unknown host")
+
+
+def test_two_of_one_name(case):
+    """The second host that says it is h1 is refused, by name; the first one serves on."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto")
+        twin = f.expert("twin", "auto", start=False)
+        with open(twin.config_path, encoding="utf-8") as c:
+            text = c.read().replace("name = twin", "name = h1")
+        twin.write_config(text)
+        twin.start()
+        r1 = f.router("r1", [h1, twin])
+        wait_until("one is refused", lambda: any("own" in h["error"] for h in r1.ctl_json("host", "list")["hosts"]))
+        expect_equal(r1.generate("12+30=").text.strip(), "42", "the answer")
