@@ -41,6 +41,17 @@ static void on_identity_changed(void *ctx, const struct ex_shard_id *shard, cons
 		"shard %s is computed by %s with another numeric identity: bits may differ from before", name, host);
 }
 
+static void on_differs(void *ctx, const struct ex_shard_id *shard, const char *host, const char *other)
+{
+	char name[EX_SHARD_NAME_MAX];
+	const struct ex_field fields[] = {
+		{"EX_SHARD", ex_shard_name(shard, name)}, {"EX_HOST", host}, {"EX_OTHER", other}, {NULL, NULL}};
+	(void)ctx;
+	ex_metric_add(ex_metric(EX_M_VERIFY_DIFFERENCES, NULL), 1);
+	ex_event(EX_EV_VERIFY_DIFFERS, fields, "shard %s: the results of %s and %s differ; those of %s were used", name,
+		host, other, host);
+}
+
 static int build_dispatch(struct ex_house *h, struct ex_err *err)
 {
 	static const uint32_t dtype[] = {EXPERTD_F32, EXPERTD_BF16}; /* as dispatch_dtype's choices */
@@ -73,6 +84,8 @@ static int build_dispatch(struct ex_house *h, struct ex_err *err)
 		.hedge = (enum ex_hedge)p->router_hedge,
 		.hedge_ms = p->router_hedge_ms,
 		.hedge_budget_percent = p->router_hedge_budget_percent,
+		.verify_percent = p->router_verify_percent,
+		.differs = on_differs,
 		.identity_changed = on_identity_changed,
 		.host_changed = on_host_changed,
 		.ctx = h,

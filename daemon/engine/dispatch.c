@@ -59,6 +59,17 @@ static void make_jobs(struct ex_dispatch *d)
 		d->jobs[i] = (struct shard_job){.d = d, .s = s, .y = y, .state = JOB_OPEN, .status = -EHOSTUNREACH};
 		y += (size_t)s->n_rows * d->o.d_model;
 	}
+	d->n_jobs = d->plan.n_shards;
+	for (uint32_t i = 0; d->check_partials && i < d->plan.n_shards; i++) {
+		d->verify_due += d->o.verify_percent;
+		if (d->verify_due < 100)
+			continue;
+		d->verify_due -= 100;
+		struct shard_job *j = &d->jobs[d->n_jobs++];
+		*j = d->jobs[i];
+		j->check_of = &d->jobs[i];
+		j->y = d->check_partials + (d->jobs[i].y - d->partials);
+	}
 }
 
 /* Rows whose weights are not finite fail, alone: a host would refuse the whole frame for them. */
@@ -206,6 +217,7 @@ static int wait(void *ctx, float *y, uint8_t *row_failed)
 	struct ex_dispatch *d = ctx;
 	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
 	ex_route_wait(d);
+	ex_route_compare(d);
 	int rc = sum(d, y, row_failed);
 	if (d->buffer) /* the rows were read; frames that gRPC still holds keep their own references */
 		release_step(d, d->buffer);
@@ -303,7 +315,9 @@ static int make_step_side(struct ex_dispatch *d)
 	int rc = ex_plan_init(&d->plan, &plan);
 	if (rc)
 		return rc;
-	d->jobs = ex_calloc(o->n_groups, sizeof *d->jobs);
+	d->jobs = ex_calloc((size_t)o->n_groups * 2, sizeof *d->jobs);
+	if (o->verify_percent)
+		d->check_partials = ex_alloc_aligned(n_partials * o->d_model, sizeof *d->check_partials);
 	d->partials = ex_alloc_aligned(n_partials * o->d_model, sizeof *d->partials);
 	d->row_at = ex_calloc(o->rows_max, sizeof *d->row_at);
 	d->frame_rows = ex_calloc(n_assignments, sizeof *d->frame_rows);
@@ -316,8 +330,9 @@ static int make_step_side(struct ex_dispatch *d)
 	d->room_rows = (size_t)o->rows_max * EX_MIN((size_t)o->topk, EX_MAX(o->n_peers, (size_t)ROOM_HOSTS_MIN));
 	/* every host may hold one that it was too slow to take; one more is ours, one in hand */
 	d->buffers = ex_calloc(o->n_peers + 2, sizeof *d->buffers);
-	if (!d->jobs || !d->partials || !d->row_at || !d->frame_rows || !d->frame_shards || !d->row_sends ||
-		!d->row_void || !d->buffers || !d->lost_ns || !d->identity || !d->frames)
+	if (!d->jobs || !d->partials || (o->verify_percent && !d->check_partials) || !d->row_at || !d->frame_rows ||
+		!d->frame_shards || !d->row_sends || !d->row_void || !d->buffers || !d->lost_ns || !d->identity ||
+		!d->frames)
 		return -ENOMEM;
 	for (; d->n_buffers < o->n_peers + 2; d->n_buffers++) {
 		d->buffers[d->n_buffers] = ex_fabric_new_buffer(d, buffer_rows(d));
@@ -349,6 +364,7 @@ int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct
 		.errors = ex_metric(EX_M_DISPATCH_ERRORS, "local"),
 		.resent = ex_metric(EX_M_DISPATCH_RESENT, "local"),
 	};
+	d->m_verified = ex_metric(EX_M_VERIFIED_ROWS, NULL);
 	d->hosts = ex_calloc(EX_FLEET_HOSTS_MAX, sizeof *d->hosts);
 	rc = d->hosts ? make_step_side(d) : -ENOMEM;
 	if (rc)
@@ -376,6 +392,7 @@ struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d)
 	ex_plan_done(&d->plan);
 	free(d->jobs);
 	free(d->partials);
+	free(d->check_partials);
 	free(d->row_at);
 	free(d->frame_rows);
 	free(d->frame_shards);

@@ -45,8 +45,11 @@ struct ex_dispatch_opts {
 	enum ex_hedge hedge;
 	unsigned hedge_ms;             /* FIXED: after that long; P99: not before */
 	unsigned hedge_budget_percent; /* rows sent twice, of all rows sent */
+	unsigned verify_percent;       /* shards' shares that a second replica computes as well, to be compared */
 	/* A host changed state. [cq] NULL: none. Events are logged by whoever is above. */
 	void (*host_changed)(void *ctx, const char *host, const char *address, enum ex_host_state s, const char *why);
+	/* Two replicas of one identity gave different results for a shard. [step] NULL: none. */
+	void (*differs)(void *ctx, const struct ex_shard_id *shard, const char *host, const char *other);
 	/* A shard is computed with another numeric identity from now on (failover = any, or nothing was running). [step] NULL: none. */
 	void (*identity_changed)(void *ctx, const struct ex_shard_id *shard, const char *host);
 	void *ctx;

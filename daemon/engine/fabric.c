@@ -35,7 +35,7 @@ static uint32_t number_rows(struct ex_dispatch *d, const struct fleet_host *h)
 {
 	uint32_t n = 0;
 	memset(d->row_at, 0, d->n_rows * sizeof *d->row_at);
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		if (ex_bit(h->jobs, i))
 			for (uint32_t r = 0; r < d->jobs[i].s->n_rows; r++)
 				d->row_at[d->jobs[i].s->rows[r]] = 1;
@@ -79,7 +79,7 @@ static const uint8_t *select_rows(struct ex_dispatch *d, uint32_t n, struct send
 static uint32_t frame_shards(struct ex_dispatch *d, const struct fleet_host *h)
 {
 	uint32_t n = 0, *rows = d->frame_rows;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		const struct ex_plan_shard *s = d->jobs[i].s;
 		if (!ex_bit(h->jobs, i))
 			continue;
@@ -122,7 +122,7 @@ static void leave_job(struct shard_job *j, struct fleet_host *h, int status)
 /* Ends f: its jobs, but for those in `except` (may be NULL), go on without it. Under d->lock. */
 static void end_frame(struct ex_dispatch *d, struct out_frame *f, int status, const uint64_t *except)
 {
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		if (ex_bit(f->jobs, i) && !(except && ex_bit(except, i)))
 			leave_job(&d->jobs[i], f->host, status);
 	f->host = NULL;
@@ -159,7 +159,7 @@ static struct ex_stream *claim_stream(struct fleet_host *h, uint64_t id, uint64_
 	struct ex_stream *stream = NULL;
 	ex_lock_take(&d->lock);
 	struct out_frame *f = ex_host_usable(h) ? free_frame(d) : NULL;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		struct shard_job *j = &d->jobs[i];
 		if (!ex_bit(h->jobs, i))
 			continue;
@@ -235,7 +235,7 @@ void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h)
 		return;
 	}
 	d->rows_sent += n_rows;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		if (ex_bit(h->jobs, i))
 			count_budget(d, d->jobs[i].s->n_rows);
 }
@@ -291,7 +291,7 @@ static bool claim_reply(struct fleet_host *h, struct taking *t)
 	if (t->frame) {
 		t->frame->taking = true;
 		d->n_taking++;
-		for (uint32_t i = 0; i < d->plan.n_shards; i++)
+		for (uint32_t i = 0; i < d->n_jobs; i++)
 			if (ex_bit(t->frame->jobs, i) && d->jobs[i].state == JOB_OUT) {
 				d->jobs[i].state = JOB_TAKING;
 				ex_bit_set(t->mine, i);
@@ -307,7 +307,7 @@ static int take_partials(struct ex_dispatch *d, const struct taking *t, struct e
 	const struct ex_frame_reply *reply = t->reply;
 	struct cursor c = {.piece = reply->y, .n_pieces = reply->n_y};
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		struct shard_job *j = &d->jobs[i];
 		if (!ex_bit(t->frame->jobs, i))
 			continue;
@@ -331,7 +331,7 @@ static void settle_jobs(struct fleet_host *h, struct taking *t, int rc)
 {
 	struct ex_dispatch *d = h->d;
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		struct shard_job *j = &d->jobs[i];
 		if (!ex_bit(t->frame->jobs, i))
 			continue;

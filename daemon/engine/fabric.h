@@ -25,7 +25,7 @@
 #define EX_HOST_MISSES_MAX     3                        /* silent heartbeat periods until a host is down */
 #define EX_HELLO_REFRESH_MS    1000                     /* while a host still loads shards */
 #define EX_DISPATCH_FRAMES_MAX (4 * EX_FLEET_HOSTS_MAX) /* that may be answered in one begin; more wait their turn */
-#define EX_JOB_WORDS           (EX_FRAME_SHARDS_MAX / 64)
+#define EX_JOB_WORDS           (2 * EX_FRAME_SHARDS_MAX / 64) /* every shard of a layer, and a check of each */
 #define EX_HOST_WORDS          (EX_FLEET_HOSTS_MAX / 64)
 
 static inline bool ex_bit(const uint64_t *set, size_t i)
@@ -48,11 +48,12 @@ struct send_buffer {
 /* OPEN: nobody works on it. OUT: n_out frames or works may answer it. TAKING: the data loop reads its answer. */
 enum job_state { JOB_OPEN, JOB_OUT, JOB_TAKING, JOB_DONE, JOB_FAILED };
 
-/* One shard's share of the begin at hand. Guarded by d->lock, but for what is fixed by begin (d, s, y). */
+/* One shard's share of the begin at hand, or a check of one: the same rows on another host, to be compared. Guarded by d->lock, but for what is fixed by begin (d, s, y). */
 struct shard_job {
 	struct ex_dispatch *d;
 	const struct ex_plan_shard *s;
-	float *y; /* [s->n_rows, d_model] its stretch of d->partials */
+	float *y;                         /* [s->n_rows, d_model] its stretch of d->partials */
+	const struct shard_job *check_of; /* NULL: it is no check */
 	enum job_state state;
 	uint32_t n_out;
 	int status;                          /* of the last failure; -EHOSTUNREACH: nobody could be asked */
@@ -94,9 +95,11 @@ struct fleet_host {
 	uint64_t revision;        /* of its list, as it counts them */
 	uint64_t *identity;       /* [n_layers * n_groups] of its ready shards; 0: not held */
 	uint32_t n_shards;
-	bool drained;     /* an operator wants it unused */
-	char plugin[64];  /* that computes its shards, by its word */
-	uint32_t n_downs; /* in a row, each soon after it had come up */
+	bool distrusted;                  /* its results differed from those of two others; until it is restarted */
+	uint64_t differed[EX_HOST_WORDS]; /* from whom, by place */
+	bool drained;                     /* an operator wants it unused */
+	char plugin[64];                  /* that computes its shards, by its word */
+	uint32_t n_downs;                 /* in a row, each soon after it had come up */
 	struct host_metrics m;
 	uint64_t n_rows, n_errors;
 	/* what it costs to ask: time to a reply and rows of a frame (both smoothed), rows waiting there by its own word */
@@ -121,13 +124,17 @@ struct ex_dispatch {
 	struct ex_timer *timer_control, *timer_data;
 	uint64_t ticked_ns, beat_ns; /* [data loop] */
 	struct host_metrics local;
+	struct ex_metric *m_verified;
 	bool stopping, give_up; /* guarded by lock */
 	uint64_t start_ns;
 
 	/* [step] */
 	struct ex_plan plan;
-	struct shard_job *jobs;       /* [n_groups], the first plan.n_shards of the begin at hand, ascending */
-	float *partials;              /* [rows_max * shards a row can need, d_model] */
+	struct shard_job *jobs; /* [2 * n_groups]: of plan.n_shards shards, ascending, then their checks, ascending */
+	uint32_t n_jobs;        /* of the begin at hand */
+	uint32_t verify_due;    /* percent of the next check */
+	float *check_partials;  /* as partials; NULL: nothing is checked */
+	float *partials;        /* [rows_max * shards a row can need, d_model] */
 	struct send_buffer **buffers; /* [n_buffers] */
 	uint32_t n_buffers;
 	struct send_buffer *buffer;          /* of the begin at hand */
@@ -195,6 +202,8 @@ void ex_roster_stop(struct ex_dispatch *d);                     /* also when sta
 void ex_route_send(struct ex_dispatch *d);
 /* Until every job is done or failed: asks others when somebody fails, falls silent or is late. */
 void ex_route_wait(struct ex_dispatch *d);
+/* Compares checks with what they check, and tells what differs. */
+void ex_route_compare(struct ex_dispatch *d);
 
 /* --- fabric.c: frames of the begin at hand --------------------------------------------------------------- */
 /* Drops one reference; the last one frees. Its type is net's release callback. [any] */

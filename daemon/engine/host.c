@@ -162,6 +162,10 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 			h->n_shards++;
 		}
 	}
+	if (!h->stream) { /* a new start: what it computed before counts no more */
+		h->distrusted = false;
+		memset(h->differed, 0, sizeof h->differed);
+	}
 	h->hello_good = true;
 	pthread_cond_broadcast(&d->cond);
 	ex_lock_give(&d->lock);

@@ -10,6 +10,7 @@
 
 #define LOOK_NS  (500 * EX_NS_PER_MS) /* a step that waits for a host shows that often that it lives */
 #define RETRY_NS (100 * EX_NS_PER_MS)
+#define CHECK_NS EX_NS_PER_S /* after the begin: a check that is not answered by then is given up */
 
 /* Ranks of holders: a lower one is asked first. */
 enum rank { RANK_READY, RANK_LESS, RANK_LAST, RANK_NONE };
@@ -23,7 +24,8 @@ static enum rank rank_of(const struct ex_dispatch *d, const struct fleet_host *h
 		return RANK_NONE;
 	if (in_use && h->identity[slot] != in_use)
 		return d->o.failover == EX_FAILOVER_ANY ? RANK_LAST : RANK_NONE;
-	return h->state == EX_HOST_READY && !h->drained && !ex_host_flaps(h, now) ? RANK_READY : RANK_LESS;
+	return h->state == EX_HOST_READY && !h->drained && !h->distrusted && !ex_host_flaps(h, now) ? RANK_READY
+												    : RANK_LESS;
 }
 
 /* When h would answer n_rows more: its usual time, stretched by what it was given in this begin and what waits there. */
@@ -77,9 +79,25 @@ static uint64_t local_identity(const struct ex_dispatch *d, const struct shard_j
 	return !in_use || in_use == identity || d->o.failover == EX_FAILOVER_ANY ? identity : 0;
 }
 
+/* Finds another one for a check than who was asked for its job. Not later: what cannot be checked at once is not. */
+static bool aim_check(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
+{
+	if (j->check_of->target)
+		ex_bit_set(j->asked, (size_t)(j->check_of->target - d->hosts));
+	struct fleet_host *h =
+		j->status == -EHOSTUNREACH && now - d->begin_ns < CHECK_NS ? choose(d, j, RANK_READY, now) : NULL;
+	if (h)
+		aim(d, j, h);
+	else
+		j->state = JOB_FAILED;
+	return h != NULL;
+}
+
 /* Finds somebody for an open job: this process before others. */
 static bool aim_open(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
 {
+	if (j->check_of)
+		return aim_check(d, j, now);
 	size_t slot = ex_dispatch_slot(d, d->layer, j->s->group);
 	uint64_t identity = local_identity(d, j);
 	j->local = identity != 0;
@@ -119,9 +137,9 @@ static uint64_t hedge_at(const struct ex_dispatch *d, const struct out_frame *f)
 static bool aim_late(struct ex_dispatch *d, const struct out_frame *f, uint64_t now)
 {
 	bool suspect = f->host->state == EX_HOST_SUSPECT, any = false;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		struct shard_job *j = &d->jobs[i];
-		if (!ex_bit(f->jobs, i) || j->state != JOB_OUT || j->n_out > 1 || j->target)
+		if (!ex_bit(f->jobs, i) || j->state != JOB_OUT || j->n_out > 1 || j->target || j->check_of)
 			continue;
 		if (!suspect && !within_budget(d, j->s->n_rows))
 			return any;
@@ -172,6 +190,10 @@ static void note_loss(struct ex_dispatch *d, const struct shard_job *j, uint64_t
  * and then. True when they have just got it. */
 static bool hold(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
 {
+	if (j->check_of) {
+		j->state = JOB_FAILED;
+		return false;
+	}
 	note_loss(d, j, now);
 	if (d->give_up || now >= held_until(d, j)) {
 		j->state = JOB_FAILED;
@@ -193,7 +215,7 @@ static bool hold(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
 static bool aim_all(struct ex_dispatch *d, uint64_t now)
 {
 	bool any = false;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		if (d->jobs[i].state == JOB_OPEN)
 			any |= aim_open(d, &d->jobs[i], now);
 	for (uint32_t i = 0; i < d->n_frames; i++)
@@ -258,7 +280,7 @@ static void submit_local(struct ex_dispatch *d, struct shard_job *j)
 /* Says which shards of the begin go on with another numeric identity. */
 static void tell_identities(struct ex_dispatch *d)
 {
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		const struct ex_plan_shard *s = d->jobs[i].s;
 		const struct ex_shard_id id = {d->layer, s->first_expert, s->n_experts};
 		if (ex_bit(d->identity_changed, i) && d->o.identity_changed)
@@ -266,6 +288,27 @@ static void tell_identities(struct ex_dispatch *d)
 				d->o.ctx, &id, d->jobs[i].target ? d->jobs[i].target->address : d->o.node);
 	}
 	memset(d->identity_changed, 0, sizeof d->identity_changed);
+}
+
+/* A frame of h's jobs, and one of its checks: in a frame shards ascend. */
+static void send_to(struct ex_dispatch *d, struct fleet_host *h)
+{
+	uint64_t checks[EX_JOB_WORDS] = {0};
+	bool jobs = false, more = false;
+	for (uint32_t i = 0; i < d->n_jobs; i++)
+		if (ex_bit(h->jobs, i) && d->jobs[i].check_of) {
+			h->jobs[i / 64] &= ~(UINT64_C(1) << i % 64);
+			ex_bit_set(checks, i);
+			more = true;
+		} else {
+			jobs |= ex_bit(h->jobs, i);
+		}
+	if (jobs)
+		ex_fabric_send(d, h);
+	memcpy(h->jobs, checks, sizeof h->jobs);
+	if (more)
+		ex_fabric_send(d, h);
+	memset(h->jobs, 0, sizeof h->jobs);
 }
 
 static void send_aimed(struct ex_dispatch *d)
@@ -278,10 +321,9 @@ static void send_aimed(struct ex_dispatch *d)
 		for (size_t w = 0; w < EX_JOB_WORDS; w++)
 			any |= h->jobs[w] != 0;
 		if (any)
-			ex_fabric_send(d, h);
-		memset(h->jobs, 0, sizeof h->jobs);
+			send_to(d, h);
 	}
-	for (uint32_t i = 0; i < d->plan.n_shards; i++) {
+	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		d->jobs[i].target = NULL;
 		if (d->jobs[i].local)
 			submit_local(d, &d->jobs[i]);
@@ -305,7 +347,7 @@ void ex_route_send(struct ex_dispatch *d)
 static bool hold_all(struct ex_dispatch *d, uint64_t now)
 {
 	bool again = false;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		if (d->jobs[i].state == JOB_OPEN)
 			again |= hold(d, &d->jobs[i], now);
 	return again;
@@ -314,17 +356,25 @@ static bool hold_all(struct ex_dispatch *d, uint64_t now)
 /* The engine stops: what others work on is not waited for; what is being read or computed here is, for it is written to. */
 static void abandon(struct ex_dispatch *d)
 {
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		if (d->jobs[i].state == JOB_OUT && !d->jobs[i].local_out) {
 			d->jobs[i].state = JOB_FAILED;
 			d->jobs[i].status = -ECANCELED;
 		}
 }
 
+/* A check is worth a short wait, not a long one. */
+static void end_checks(struct ex_dispatch *d, uint64_t now)
+{
+	for (uint32_t i = d->plan.n_shards; i < d->n_jobs && now - d->begin_ns >= CHECK_NS; i++)
+		if (d->jobs[i].state == JOB_OPEN || d->jobs[i].state == JOB_OUT)
+			d->jobs[i].state = JOB_FAILED;
+}
+
 static bool has_ended(const struct ex_dispatch *d)
 {
 	bool ended = d->n_works == 0 && d->n_taking == 0;
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+	for (uint32_t i = 0; i < d->n_jobs; i++)
 		ended &= d->jobs[i].state == JOB_DONE || d->jobs[i].state == JOB_FAILED;
 	return ended;
 }
@@ -344,6 +394,8 @@ static struct fleet_host *late_host(const struct ex_dispatch *d, uint64_t now)
 static uint64_t next_look(const struct ex_dispatch *d, uint64_t now)
 {
 	uint64_t at = now + LOOK_NS;
+	if (d->n_jobs > d->plan.n_shards && now < d->begin_ns + CHECK_NS)
+		at = EX_MIN(at, d->begin_ns + CHECK_NS);
 	for (uint32_t i = 0; i < d->n_frames; i++) {
 		const struct out_frame *f = &d->frames[i];
 		if (!f->host || f->taking)
@@ -352,8 +404,8 @@ static uint64_t next_look(const struct ex_dispatch *d, uint64_t now)
 		if (hedge_at(d, f) > now) /* what was due and found nobody waits for a host to change */
 			at = EX_MIN(at, hedge_at(d, f));
 	}
-	for (uint32_t i = 0; i < d->plan.n_shards; i++)
-		if (d->jobs[i].state == JOB_OPEN) /* and held: hold_all was here before */
+	for (uint32_t i = 0; i < d->n_jobs; i++)
+		if (d->jobs[i].state == JOB_OPEN && !d->jobs[i].check_of) /* and held: hold_all was here before */
 			at = EX_MIN(at, EX_MIN(d->jobs[i].retry_ns, held_until(d, &d->jobs[i])));
 	return at;
 }
@@ -383,6 +435,7 @@ void ex_route_wait(struct ex_dispatch *d)
 		}
 		if (d->give_up)
 			abandon(d);
+		end_checks(d, now);
 		if (hold_all(d, now))
 			continue;
 		if (has_ended(d))
@@ -393,4 +446,57 @@ void ex_route_wait(struct ex_dispatch *d)
 	memset(d->frames, 0, d->n_frames * sizeof *d->frames); /* late answers find no frame, and are dropped */
 	d->n_frames = 0;
 	ex_lock_give(&d->lock);
+}
+
+/* --- checks ---------------------------------------------------------------------------------------------- */
+
+/* a's result differed from b's (NULL: this process). Who has differed from two others is the odd one out. True when it just
+ * became that. Under d->lock. */
+static bool note_difference(struct ex_dispatch *d, struct fleet_host *a, const struct fleet_host *b)
+{
+	unsigned n = 0;
+	if (!a)
+		return false;
+	ex_bit_set(a->differed, b ? (size_t)(b - d->hosts) : EX_FLEET_HOSTS_MAX - 1);
+	for (size_t w = 0; w < EX_HOST_WORDS; w++)
+		n += (unsigned)__builtin_popcountll(a->differed[w]);
+	bool news = n >= 2 && !a->distrusted;
+	a->distrusted = n >= 2;
+	return news;
+}
+
+static void tell_distrust(struct ex_dispatch *d, const struct fleet_host *h)
+{
+	if (d->o.host_changed)
+		d->o.host_changed(d->o.ctx, h->name, h->address, EX_HOST_SUSPECT,
+			"its results differ from those of two other replicas");
+}
+
+static void report(struct ex_dispatch *d, const struct shard_job *j, const struct shard_job *check)
+{
+	const struct ex_shard_id id = {d->layer, j->s->first_expert, j->s->n_experts};
+	char name[64], other[64];
+	ex_lock_take(&d->lock);
+	bool first = note_difference(d, j->host, check->host), second = note_difference(d, check->host, j->host);
+	snprintf(name, sizeof name, "%s", j->host ? j->host->name : d->o.node);
+	snprintf(other, sizeof other, "%s", check->host ? check->host->name : d->o.node);
+	ex_lock_give(&d->lock);
+	if (d->o.differs)
+		d->o.differs(d->o.ctx, &id, name, other);
+	if (first)
+		tell_distrust(d, j->host);
+	if (second)
+		tell_distrust(d, check->host);
+}
+
+void ex_route_compare(struct ex_dispatch *d)
+{
+	for (uint32_t i = d->plan.n_shards; i < d->n_jobs; i++) {
+		const struct shard_job *check = &d->jobs[i], *j = check->check_of;
+		if (check->state != JOB_DONE || j->state != JOB_DONE || check->host == j->host)
+			continue;
+		ex_metric_add(d->m_verified, j->s->n_rows);
+		if (memcmp(check->y, j->y, (size_t)j->s->n_rows * d->o.d_model * sizeof *j->y) != 0)
+			report(d, j, check);
+	}
 }

@@ -146,7 +146,8 @@ static bool has_other(const struct ex_dispatch *d, const struct fleet_host *h, s
 {
 	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
 		const struct fleet_host *o = &d->hosts[p];
-		bool fits = o != h && ex_host_usable(o) && !o->drained && o->state != EX_HOST_DRAINING;
+		bool fits =
+			o != h && ex_host_usable(o) && !o->drained && !o->distrusted && o->state != EX_HOST_DRAINING;
 		if (fits && o->identity[slot] &&
 			(d->o.failover == EX_FAILOVER_ANY || o->identity[slot] == h->identity[slot]))
 			return true;
@@ -217,7 +218,10 @@ int ex_dispatch_drain(
 static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct ex_host_view *v)
 {
 	*v = (struct ex_host_view){
-		.state = h->drained && h->state == EX_HOST_READY ? EX_HOST_DRAINING : h->state,
+		.state = h->state != EX_HOST_READY ? h->state
+			 : h->drained              ? EX_HOST_DRAINING
+			 : h->distrusted           ? EX_HOST_SUSPECT
+						   : EX_HOST_READY,
 		.n_shards = h->n_shards,
 		.n_alone = ex_host_usable(h) ? count_alone(d, h, NULL) : 0,
 		.n_frames = count_frames(d, h),
@@ -233,7 +237,9 @@ static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct 
 	snprintf(v->error, sizeof v->error, "%s", h->error);
 	snprintf(v->version, sizeof v->version, "%s", h->version);
 	snprintf(v->plugin, sizeof v->plugin, "%s", h->plugin);
-	if (h->drained && !h->error[0])
+	if (h->distrusted && !h->error[0])
+		snprintf(v->error, sizeof v->error, "its results differ from those of two other replicas");
+	else if (h->drained && !h->error[0])
 		snprintf(v->error, sizeof v->error, "taken out of use by an operator");
 }
 

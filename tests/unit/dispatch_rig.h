@@ -24,6 +24,7 @@ struct fixture {
 	const char *peers[HOSTS];
 	struct ex_dispatch *d;
 	_Atomic int n_ready, n_down, n_suspect, n_draining;
+	int n_differs, n_named; /* [step] */
 	int n_identity_changes; /* [step] */
 	char why[256];          /* of the last change to another state than ready; guarded by lock */
 	struct ex_lock lock;
@@ -31,7 +32,7 @@ struct fixture {
 
 /* What a test asks for. Times are longer than a loaded machine lets a thread wait: only what a test provokes happens. */
 static struct {
-	unsigned frame_timeout_ms, heartbeat_ms, hold_ms, hedge_ms, hedge_budget_percent;
+	unsigned frame_timeout_ms, heartbeat_ms, hold_ms, hedge_ms, hedge_budget_percent, verify_percent;
 	enum ex_failover failover;
 	enum ex_hedge hedge;
 } asked = {.frame_timeout_ms = 20000, .heartbeat_ms = 5000};
@@ -59,6 +60,14 @@ static void identity_changed(void *ctx, const struct ex_shard_id *shard, const c
 	(void)shard;
 	(void)host;
 	f->n_identity_changes++;
+}
+
+static void differs(void *ctx, const struct ex_shard_id *shard, const char *host, const char *other)
+{
+	struct fixture *f = ctx;
+	(void)shard;
+	f->n_differs++;
+	f->n_named += strcmp(host, "h3") == 0 || strcmp(other, "h3") == 0;
 }
 
 static void open_dispatch(struct fixture *f, uint32_t dtype)
@@ -91,6 +100,8 @@ static void open_dispatch(struct fixture *f, uint32_t dtype)
 		.hedge = asked.hedge,
 		.hedge_ms = asked.hedge_ms,
 		.hedge_budget_percent = asked.hedge_budget_percent,
+		.verify_percent = asked.verify_percent,
+		.differs = differs,
 		.identity_changed = identity_changed,
 		.host_changed = host_changed,
 		.ctx = f,

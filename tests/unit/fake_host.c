@@ -88,6 +88,8 @@ static struct ex_out *answer(const struct fake_host *h, const struct ex_frame_re
 		compute_shard(f, s, x, y + (size_t)at * FAKE_D);
 		at += s->n_rows;
 	}
+	if (h->mode == FAKE_WRONG_BITS)
+		*(uint8_t *)y ^= 1;
 	const struct ex_frame_reply r = {.id = f->id,
 		.sent_ns = f->sent_ns,
 		.n_shards = f->n_shards,

@@ -18,6 +18,7 @@ static void defaults(void)
 	asked.hedge_ms = 20;
 	asked.hedge_budget_percent = 100;
 	asked.failover = EX_FAILOVER_IDENTICAL;
+	asked.verify_percent = 0;
 }
 
 static void open_pair(struct fixture *f, const char *first, const char *second)
@@ -402,6 +403,52 @@ static void test_member_leaves_at_work(void **state)
 	close_fixture(&f);
 }
 
+/* Every share is computed twice; the one host that computes wrongly is found among three, and asked no more. */
+static void test_verify_finds_the_odd_one(void **state)
+{
+	struct fixture f;
+	const uint32_t all[] = {0xf, 0xf, 0xf};
+	(void)state;
+	defaults();
+	asked.verify_percent = 100;
+	open_fixture(&f, 3, all, EXPERTD_F32);
+	while (f.n_ready < 3)
+		usleep(1000);
+	make_rows(1);
+	expected(2, EXPERTD_F32, want);
+	for (int i = 0; i < 6; i++)
+		expect_good(&f);
+	assert_int_equal(f.n_differs, 0);
+	f.host[2].mode = FAKE_WRONG_BITS;
+	for (int i = 0; i < 200 && f.n_suspect == 0; i++)
+		run(&f, 2, ROWS, y, failed);
+	assert_int_equal(f.n_suspect, 1);
+	assert_true(f.n_differs >= 2);
+	assert_int_equal(f.n_named, f.n_differs); /* never the two good ones against each other */
+	int n = f.host[2].n_frames;
+	for (int i = 0; i < 6; i++)
+		expect_good(&f);
+	assert_int_equal(f.host[2].n_frames, n);
+	close_fixture(&f);
+}
+
+/* A check whose host does not answer costs a bounded wait, and nothing else. */
+static void test_verify_without_answer(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	asked.verify_percent = 50;
+	asked.hedge = EX_HEDGE_FIXED;
+	open_pair(&f, NULL, NULL);
+	expect_good(&f);
+	f.host[1].mode = FAKE_SILENT;
+	for (int i = 0; i < 2; i++)
+		expect_good(&f);
+	assert_int_equal(f.n_differs, 0);
+	close_fixture(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -420,6 +467,8 @@ int main(void)
 		cmocka_unit_test(test_new_list_is_asked_for),
 		cmocka_unit_test(test_identical_is_kept),
 		cmocka_unit_test(test_any_takes_over),
+		cmocka_unit_test(test_verify_finds_the_odd_one),
+		cmocka_unit_test(test_verify_without_answer),
 		cmocka_unit_test(test_members_change),
 		cmocka_unit_test(test_member_leaves_at_work),
 	};

@@ -18,6 +18,8 @@ EX_METRIC(DISPATCH_FRAMES, "expertd_dispatch_frames_total", EX_COUNTER, "host", 
 EX_METRIC(DISPATCH_SECONDS, "expertd_dispatch_seconds", EX_HISTOGRAM, "host", "From sending a frame to its reply.")
 EX_METRIC(DISPATCH_ERRORS, "expertd_dispatch_errors_total", EX_COUNTER, "host", "Frames that failed.")
 EX_METRIC(DISPATCH_RESENT, "expertd_dispatch_resent_rows_total", EX_COUNTER, "host", "Token rows of this host that were asked for elsewhere: it failed, fell silent or was late.")
+EX_METRIC(VERIFIED_ROWS, "expertd_verified_rows_total", EX_COUNTER, NULL, "Token rows that a second replica computed as well (verify_percent).")
+EX_METRIC(VERIFY_DIFFERENCES, "expertd_verify_differences_total", EX_COUNTER, NULL, "Checks in which two replicas of one identity differed.")
 EX_METRIC(IDENTITY_CHANGES, "expertd_identity_changes_total", EX_COUNTER, NULL, "Shards that went on with a replica of another numeric identity.")
 EX_METRIC(EXPERT_ROWS, "expertd_expert_rows_total", EX_COUNTER, "layer", "Token rows computed by local shards.")
 EX_METRIC(EXPERT_SECONDS, "expertd_expert_run_seconds", EX_HISTOGRAM, "layer", "One plugin run of one shard.")

@@ -61,6 +61,7 @@ EX_PARAM(router, failover, ENUM, "identical|any", "identical", 0, 0, RESTART, "W
 EX_PARAM(router, hedge, ENUM, "off|fixed|p99", "off", 0, 0, RESTART, "Ask a second replica when the first is late. fixed: after hedge_ms; p99: after the 99th percentile of that host's recent replies, but not before hedge_ms.")
 EX_PARAM(router, hedge_ms, U32, "ms", "20", 1, 60000, RESTART, "See hedge.")
 EX_PARAM(router, hedge_budget_percent, U32, "%", "5", 0, 100, RESTART, "Rows that may be sent twice because a host is late, of all rows sent.")
+EX_PARAM(router, verify_percent, U32, "%", "0", 0, 100, RESTART, "Of the shards' shares of a step, how many a second replica of the same numeric identity computes as well. Results that differ in a bit are told; a host that differs from two others is asked last.")
 EX_PARAM(router, reply_bytes_max, BYTES, "", "4M", 65536, 1073741824, RESTART, "Text queued towards one client that does not read; beyond it the request is cancelled.")
 EX_PARAM(router, prompt_bytes_max, BYTES, "", "4M", 1024, 268435456, RESTART, "Longest request message.")
 
