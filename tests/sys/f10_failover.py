@@ -12,6 +12,8 @@ from streams import Streams, all_ready, size, states, three_hosts
 
 SEED = 20261124
 
+LONG_WITH_SANITIZER = True
+
 
 def test_killed(case):
     """kill -9 of a random host every 2 s, started again each time."""

@@ -6,6 +6,8 @@ from fleet import wait_until
 from hosts import Hosts
 from streams import Streams, all_ready, size, states, three_hosts
 
+LONG_WITH_SANITIZER = True
+
 
 def under(case, what, fault, heal, seconds=2, until=None):
     """Streams over three hosts while fault(net) holds; until: h1's state that is waited for."""

@@ -65,6 +65,7 @@ def main():
     p.add_argument("--work", required=True, help="directory for the tests' files")
     p.add_argument("--only", default="", help="only tests whose FILE.test_name starts with this")
     p.add_argument("--sanitized", action="store_true", help="the tree was built with a sanitizer: tests marked heavy are left out")
+    p.add_argument("--long", action="store_true", help="also, with a sanitizer, the files that say LONG_WITH_SANITIZER")
     a = p.parse_args()
     counts = {"ok": 0, "not ok": 0, "skip": 0}
     for path in sorted(glob.glob(os.path.join(HERE, "[a-z][0-9][0-9]_*.py"))):
@@ -72,6 +73,8 @@ def main():
         if stem.startswith("l") and not a.only.startswith("l"):
             continue
         module = load(path)
+        if a.sanitized and not a.long and getattr(module, "LONG_WITH_SANITIZER", False):
+            continue
         for fn_name in [n for n in vars(module) if n.startswith("test_")]:
             name, fn = f"{stem}.{fn_name}", getattr(module, fn_name)
             if not name.startswith(a.only) or (a.sanitized and getattr(fn, "heavy", False)):

@@ -120,6 +120,8 @@ static void dispatch(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	} else if (mode != FAKE_FROZEN && (mode != FAKE_SILENT || !f.id)) {
 		const struct ex_frame_reply beat = {
 			.sent_ns = f.sent_ns, .draining = h->draining, .revision = h->revision};
+		if (mode == FAKE_TWICE && f.id)
+			ex_rpc_send(rpc, answer(h, &f));
 		ex_rpc_send(rpc, f.id ? answer(h, &f) : ex_frame_reply_pack(&beat, "", 0, NULL, NULL));
 	}
 	ex_frame_request_done(&f);

@@ -24,6 +24,7 @@ enum fake_mode {
 	FAKE_SHARD_FAILS, /* -EIO for the first shard of each frame */
 	FAKE_OTHER_MODEL, /* another digest in Hello */
 	FAKE_OTHER_WIRE,
+	FAKE_TWICE,       /* every reply is sent twice */
 	FAKE_WRONG_BITS,  /* one bit of each reply is flipped */
 	FAKE_HELLO_EMPTY, /* ends Hello with OK and no reply */
 };

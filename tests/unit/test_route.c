@@ -93,6 +93,20 @@ static void test_host_that_answers_something_else(void **state)
 	fail_over(FAKE_WRONG_REPLY);
 }
 
+/* A host that answers twice is heard once. */
+static void test_host_that_answers_twice(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	open_pair(&f, NULL, NULL);
+	f.host[0].mode = f.host[1].mode = FAKE_TWICE;
+	for (int i = 0; i < 8; i++)
+		expect_good(&f);
+	assert_int_equal(f.n_down, 0);
+	close_fixture(&f);
+}
+
 /* Frozen: its rows go elsewhere as soon as it is suspect, not only when it is down. */
 static void test_frozen_host(void **state)
 {
@@ -455,6 +469,7 @@ int main(void)
 		cmocka_unit_test(test_host_that_closes),
 		cmocka_unit_test(test_shard_that_fails),
 		cmocka_unit_test(test_host_that_answers_something_else),
+		cmocka_unit_test(test_host_that_answers_twice),
 		cmocka_unit_test(test_frozen_host),
 		cmocka_unit_test(test_hedge_fixed),
 		cmocka_unit_test(test_hedge_p99),
