@@ -19,6 +19,9 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "sys"))
+from fleet import free_ports  # noqa: E402
+
 EXPERTD = os.environ.get("EXPERTD", "./expertd")
 CLIENT = os.environ.get("FLEET_CLIENT", "tests/golden/fleet_client")
 PLUGINS = os.path.abspath(os.environ.get("EX_TEST_PLUGIN_DIR", ".libs"))
@@ -37,14 +40,6 @@ FLEETS = {
 }
 # all but the first fleet prefill in chunks, and have KV pages of another size
 STEPS = ("step_tokens_max = 512\npage_tokens = 32", "step_tokens_max = 24\npage_tokens = 16")
-
-
-def free_ports(n):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
 
 
 class Process:
