@@ -57,6 +57,12 @@ tests_unit_test_admin_LDADD = $(TEST_LIBS)
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(TEST_LIBS)
 
+UNIT_FLEET = tests/unit/test_planner
+check_PROGRAMS += $(UNIT_FLEET)
+TESTS += $(UNIT_FLEET)
+tests_unit_test_planner_SOURCES = tests/unit/test_planner.c
+tests_unit_test_planner_LDADD = $(TEST_LIBS) -lm
+
 # trunk and engine; ref_ops is a scalar backend
 noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h
 UNIT_TRUNK = tests/unit/test_rope tests/unit/test_kv tests/unit/test_sampler tests/unit/test_scheduler \
