@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 libexpertd_la_SOURCES += \
+	daemon/fleet/load.c daemon/fleet/load.h \
 	daemon/fleet/members.c daemon/fleet/members.h \
 	daemon/fleet/placement.c daemon/fleet/placement.h \
 	daemon/fleet/planner.c daemon/fleet/planner.h daemon/fleet/planner_balance.c daemon/fleet/planner_moves.c \

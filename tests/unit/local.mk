@@ -57,9 +57,11 @@ tests_unit_test_admin_LDADD = $(TEST_LIBS)
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(TEST_LIBS)
 
-UNIT_FLEET = tests/unit/test_planner
+UNIT_FLEET = tests/unit/test_load tests/unit/test_planner
 check_PROGRAMS += $(UNIT_FLEET)
 TESTS += $(UNIT_FLEET)
+tests_unit_test_load_SOURCES = tests/unit/test_load.c
+tests_unit_test_load_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_planner_SOURCES = tests/unit/test_planner.c
 tests_unit_test_planner_LDADD = $(TEST_LIBS) -lm
 
