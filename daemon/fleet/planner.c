@@ -118,16 +118,18 @@ static int check_room(const struct ex_planner_input *in, struct ex_err *err)
 			ex_shard_name(&in->shards[largest].id, name),
 			ex_bytes_text(in->shards[largest].bytes, need_text), n_large, n_ready, in->opts.min_replicas);
 	if (need > room)
-		return ex_err_set(err, -ENOSPC, "%u replicas of %zu shards need %s, and %u ready hosts can hold %s",
-			in->opts.min_replicas, in->n_shards, ex_bytes_text((uint64_t)EX_MIN(need, 1e18), need_text),
-			n_ready, ex_bytes_text((uint64_t)EX_MIN(room, 1e18), room_text));
+		return ex_err_set(err, -ENOSPC, "%u replica%s of %zu shards need %s, and %u ready hosts can hold %s",
+			in->opts.min_replicas, in->opts.min_replicas > 1 ? "s" : "", in->n_shards,
+			ex_bytes_text((uint64_t)EX_MIN(need, 1e18), need_text), n_ready,
+			ex_bytes_text((uint64_t)EX_MIN(room, 1e18), room_text));
 	return 0;
 }
 
 /* --- planning ----------------------------------------------------------------------------------------------------- */
 
 struct mode {
-	bool strict, tight, balance;
+	bool strict, tight;
+	bool balance; /* false: of replicas that are loaded anyway only */
 };
 
 /* A placement by the rules of the mode. p is to be freed by ps_done in any case. */
@@ -138,8 +140,8 @@ static int run(struct ps *p, const struct ex_planner_input *in, struct mode mode
 	p->tight = mode.tight;
 	if (rc == 0)
 		rc = ps_repair(p, err);
-	if (rc == 0 && mode.balance)
-		ps_balance(p);
+	if (rc == 0)
+		ps_balance(p, !mode.balance);
 	return p->oom ? -ENOMEM : rc;
 }
 
@@ -156,7 +158,7 @@ static double imbalance_of(struct ps *p)
 	return f.imbalance;
 }
 
-/* Runs once for what must be and, where that may pay, again for balance; keeps what the threshold says. */
+/* Runs for what must be and, where that may be, on for balance; goes back when that gains less than the threshold. */
 static int search(struct ps *p, const struct ex_planner_input *in, struct mode *mode, struct ex_err *err)
 {
 	mode->balance = false;
@@ -169,7 +171,7 @@ static int search(struct ps *p, const struct ex_planner_input *in, struct mode *
 		return rc;
 	double before = imbalance_of(p);
 	uint64_t spent = p->spent;
-	ps_balance(p);
+	ps_balance(p, false);
 	mode->balance = true;
 	if (p->oom)
 		return -ENOMEM;

@@ -4,7 +4,6 @@
 #include "fleet/planner_state.h"
 
 #include "base/mem.h"
-#include <string.h>
 
 #define SLACK          0.01 /* over the mean: no host is relieved below it */
 #define GAIN_MIN       1e-4 /* of the mean, that a step must lower the busiest host's time by */
@@ -41,10 +40,13 @@ struct balance {
 	size_t n;
 	uint32_t busiest;
 	double gain_paid_min;
+	bool only_new; /* only replicas that must be loaded anyway may change their place */
 	uint32_t
 		*roomy; /* [n_roomy] of them that have room for the smallest shard and are less busy than the busiest */
 	size_t n_roomy;
-	struct weighed *list; /* of one host */
+	struct weighed *mine; /* [n_mine] the busiest host's shards, coldest first */
+	size_t n_mine, cap_mine;
+	struct weighed *list; /* another host's */
 	size_t cap_list;
 	struct step best;
 };
@@ -94,6 +96,12 @@ static int64_t cost_of(const struct ps *p, const struct change *c)
 	return cost;
 }
 
+/* A replica that was nowhere at the start goes elsewhere. */
+static bool is_of_new(const struct ps *p, const struct change *c)
+{
+	return c->add != EX_PLANNER_NONE && c->remove != EX_PLANNER_NONE && !ps_held_at_start(p, c->s, c->remove);
+}
+
 /* Takes the step as the best so far if it is. Memory and replica counts were looked at. */
 static void consider(struct balance *b, const struct change *c, size_t n)
 {
@@ -103,7 +111,7 @@ static void consider(struct balance *b, const struct change *c, size_t n)
 	if (gain < GAIN_MIN * p->mean || gain <= 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
-		if (!keeps_zones(p, &c[i]))
+		if (!keeps_zones(p, &c[i]) || (b->only_new && !is_of_new(p, &c[i])))
 			return;
 		cost += cost_of(p, &c[i]);
 		bytes += (double)p->shard[c[i].s].bytes;
@@ -123,11 +131,20 @@ static void consider(struct balance *b, const struct change *c, size_t n)
 		b->best.change[i] = c[i];
 }
 
+/* A step that takes work of s off the busiest host may be worth considering: it gains its weight at most. */
+static bool may_pay(const struct balance *b, uint32_t s)
+{
+	double w = ps_weight(b->p, s);
+	return w >= GAIN_MIN * b->p->mean && w > b->best.score * FREE_COST * (double)b->p->shard[s].bytes;
+}
+
 /* Steps that concern s alone: it leaves the busiest host, moves away, or gets another replica. */
 static void consider_shard(struct balance *b, uint32_t s)
 {
 	struct ps *p = b->p;
 	size_t n_tried = 0;
+	if (!may_pay(b, s))
+		return;
 	if (ps_is_surplus(p, s, b->busiest))
 		consider(b, &(struct change){s, EX_PLANNER_NONE, b->busiest}, 1);
 	for (size_t i = 0; i < b->n_roomy && n_tried < TARGETS_MAX; i++) {
@@ -151,16 +168,16 @@ static int by_weight(const void *a, const void *b)
 	return x->s < y->s ? -1 : x->s > y->s;
 }
 
-static size_t weigh_host(struct balance *b, uint32_t h)
+static size_t weigh_host(struct balance *b, uint32_t h, struct weighed **list, size_t *cap)
 {
 	const struct ps_host *x = &b->p->host[h];
-	if (ex_grow(&b->list, &b->cap_list, x->n_list + 1, sizeof *b->list) < 0) {
+	if (ex_grow(list, cap, x->n_list + 1, sizeof **list) < 0) {
 		b->p->oom = true;
 		return 0;
 	}
 	for (size_t i = 0; i < x->n_list; i++)
-		b->list[i] = (struct weighed){ps_weight(b->p, x->list[i]), x->list[i]};
-	qsort(b->list, x->n_list, sizeof *b->list, by_weight);
+		(*list)[i] = (struct weighed){ps_weight(b->p, x->list[i]), x->list[i]};
+	qsort(*list, x->n_list, sizeof **list, by_weight);
 	return x->n_list;
 }
 
@@ -188,11 +205,13 @@ static void consider_exchanges(struct balance *b, uint32_t t)
 {
 	struct ps *p = b->p;
 	const struct ps_host *from = &p->host[b->busiest];
-	size_t n = weigh_host(b, t);
+	size_t n = weigh_host(b, t, &b->list, &b->cap_list);
 	double half = (from->time - p->host[t].time) / 2;
-	for (size_t i = 0; i < from->n_list && n; i++) {
-		uint32_t s = from->list[i];
-		double w = ps_weight(p, s), ideal = w - half;
+	for (size_t i = b->n_mine; i-- > 0 && n;) {
+		uint32_t s = b->mine[i].s;
+		double w = b->mine[i].w, ideal = w - half;
+		if (!may_pay(b, s))
+			continue;
 		size_t lo = 0, hi = n;
 		while (lo < hi) {
 			size_t mid = (lo + hi) / 2;
@@ -211,19 +230,17 @@ static void consider_exchanges(struct balance *b, uint32_t t)
 static void consider_giving_way(struct balance *b, uint32_t t)
 {
 	struct ps *p = b->p;
-	struct weighed cold[AWAY_MAX];
-	size_t n_cold = EX_MIN(weigh_host(b, t), (size_t)AWAY_MAX);
-	memcpy(cold, b->list, n_cold * sizeof *cold);
-	size_t n = weigh_host(b, b->busiest), first = n > AWAY_HOT_MAX ? n - AWAY_HOT_MAX : 0;
+	size_t n_cold = EX_MIN(weigh_host(b, t, &b->list, &b->cap_list), (size_t)AWAY_MAX);
+	size_t first = b->n_mine > AWAY_HOT_MAX ? b->n_mine - AWAY_HOT_MAX : 0;
 	for (size_t i = 0; i < n_cold; i++)
 		for (size_t k = 0, n_tried = 0; k <= b->n_roomy && n_tried < AWAY_HOSTS_MAX; k++) {
-			uint32_t u = cold[i].s, to = k ? b->roomy[k - 1] : b->busiest;
+			uint32_t u = b->list[i].s, to = k ? b->roomy[k - 1] : b->busiest;
 			if (to == t || !ps_fits(p, u, to) || ps_holds(p, u, to))
 				continue;
 			n_tried++;
 			struct change away = {u, to, t};
-			for (size_t j = first; j < n; j++) {
-				uint32_t s = b->list[j].s;
+			for (size_t j = first; j < b->n_mine; j++) {
+				uint32_t s = b->mine[j].s;
 				if (s == u || ps_holds(p, s, t) ||
 					p->host[t].used - p->shard[u].bytes + p->shard[s].bytes > p->host[t].memory)
 					continue;
@@ -284,8 +301,9 @@ static bool find_step(struct balance *b)
 	if (from->time <= (1 + SLACK) * b->p->mean)
 		return false;
 	list_roomy(b);
-	for (size_t i = 0; i < from->n_list; i++)
-		consider_shard(b, from->list[i]);
+	b->n_mine = weigh_host(b, b->busiest, &b->mine, &b->cap_mine);
+	for (size_t i = b->n_mine; i-- > 0;)
+		consider_shard(b, b->mine[i].s);
 	for (size_t i = 0; i < EX_MIN(b->n - 1, (size_t)SWAP_HOSTS_MAX) && !b->best.n && !b->p->oom; i++)
 		consider_exchanges(b, b->order[i]);
 	for (size_t i = 0; i < EX_MIN(b->n - 1, (size_t)SWAP_HOSTS_MAX) && !b->best.n && !b->p->oom; i++)
@@ -293,9 +311,9 @@ static bool find_step(struct balance *b)
 	return b->best.n > 0;
 }
 
-void ps_balance(struct ps *p)
+void ps_balance(struct ps *p, bool only_new)
 {
-	struct balance b = {.p = p};
+	struct balance b = {.p = p, .only_new = only_new};
 	uint64_t n_replicas = 0;
 	b.order = ex_calloc(p->n_hosts, 2 * sizeof *b.order);
 	if (!b.order) {
@@ -316,6 +334,7 @@ void ps_balance(struct ps *p)
 		sort_hosts(&b);
 	}
 	free(b.order);
+	free(b.mine);
 	free(b.list);
 	ps_recount(p);
 }

@@ -20,7 +20,20 @@ struct repair {
 
 /* --- choosing a host ---------------------------------------------------------------------------------------------- */
 
-/* Smaller is better: time with s on h, of the host and within the layer, over the mean. */
+/* What the loss of one of s's holders would add to h's time if h held s too, or h's loss to theirs: half of what they share. */
+static double time_at_loss(const struct ps *p, uint32_t s, uint32_t h)
+{
+	const struct ps_replica *r = ps_replicas(p, s);
+	double most = 0;
+	for (uint32_t i = 0; i < p->shard[s].n; i++) {
+		double load = (double)p->shared[(size_t)h * p->n_hosts + r[i].host] + p->shard[s].load;
+		double speed = EX_MIN(p->host[h].speed, p->host[r[i].host].speed);
+		most = EX_MAX(most, load / 2 / speed);
+	}
+	return most;
+}
+
+/* Smaller is better: time with s on h, of the host, within the layer and when another is lost, over the mean. */
 static double key_of(const struct ps *p, uint32_t s, uint32_t h)
 {
 	const struct ps_host *to = &p->host[h];
@@ -31,7 +44,7 @@ static double key_of(const struct ps *p, uint32_t s, uint32_t h)
 		return -free_bytes;
 	double w = sh->load / (sh->speed + to->speed), mean = p->layer_mean[sh->layer];
 	double layer = mean > 0 ? (p->layer_time[(size_t)h * p->n_layers + sh->layer] + w) / mean : 0;
-	return (to->time + w) / p->mean + layer + FILL_WEIGHT * fill;
+	return (to->time + w + time_at_loss(p, s, h)) / p->mean + layer + FILL_WEIGHT * fill;
 }
 
 static bool may_take(const struct ps *p, uint32_t s, uint32_t h, bool new_zone)

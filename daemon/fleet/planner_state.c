@@ -82,6 +82,16 @@ static void shift_holders(struct ps *p, uint32_t s, double dw)
 	}
 }
 
+/* h joins or leaves those who hold s. */
+static void share(struct ps *p, uint32_t s, uint32_t h, float load)
+{
+	const struct ps_replica *r = ps_replicas(p, s);
+	for (uint32_t i = 0; i < p->shard[s].n; i++) {
+		p->shared[(size_t)h * p->n_hosts + r[i].host] += load;
+		p->shared[(size_t)r[i].host * p->n_hosts + h] += load;
+	}
+}
+
 static int keep_trace(struct ps *p, uint32_t s, uint32_t h, bool load, struct ex_planner_reason why)
 {
 	if (!p->strict)
@@ -105,6 +115,7 @@ void ps_add(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason why)
 	double before = ps_weight(p, s);
 	sh->speed += to->speed;
 	shift_holders(p, s, sh->load / sh->speed - before);
+	share(p, s, h, (float)sh->load);
 	p->now[(size_t)s * p->cap + sh->n++] = (struct ps_replica){h, why};
 	to->list[to->n_list++] = s;
 	to->used += sh->bytes;
@@ -137,6 +148,7 @@ void ps_remove(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason wh
 	p->layer_time[(size_t)h * p->n_layers + sh->layer] -= before;
 	from->list[k] = from->list[--from->n_list];
 	r[i] = r[--sh->n];
+	share(p, s, h, -(float)sh->load);
 	sh->speed = 0;
 	for (uint32_t j = 0; j < sh->n; j++)
 		sh->speed += p->host[r[j].host].speed;
@@ -234,8 +246,9 @@ int ps_init(struct ps *p, const struct ex_planner_input *in)
 	p->host = ex_calloc(p->n_hosts, sizeof *p->host);
 	p->layer_time = ex_calloc((size_t)p->n_hosts * p->n_layers, sizeof *p->layer_time);
 	p->layer_mean = ex_calloc(p->n_layers, sizeof *p->layer_mean);
+	p->shared = ex_calloc((size_t)p->n_hosts * p->n_hosts, sizeof *p->shared);
 	p->delta = ex_calloc(p->n_hosts, sizeof *p->delta);
-	if (!p->shard || !p->host || !p->layer_time || !p->layer_mean || !p->delta)
+	if (!p->shard || !p->host || !p->layer_time || !p->layer_mean || !p->shared || !p->delta)
 		return -ENOMEM;
 	p->cap = count_most(p);
 	p->now = ex_calloc((size_t)p->n_shards * p->cap, sizeof *p->now);
@@ -263,6 +276,7 @@ void ps_done(struct ps *p)
 	free(p->start);
 	free(p->layer_time);
 	free(p->layer_mean);
+	free(p->shared);
 	free(p->delta);
 	free(p->trace);
 	*p = (struct ps){0};

@@ -37,6 +37,7 @@ struct ps {
 	struct ps_host *host;
 	struct ps_replica *now, *start;  /* [n_shards, cap] */
 	double *layer_time, *layer_mean; /* [n_hosts, n_layers], [n_layers] */
+	float *shared;                   /* [n_hosts, n_hosts] load of the shards that both hold */
 	double mean, load_mean;          /* time of a host, load of a shard */
 	double *delta;                   /* [n_hosts] scratch, all zero between calls */
 	uint64_t spent;                  /* bytes of replicas that are not where one was at the start */
@@ -98,8 +99,8 @@ void ps_figures(struct ps *p, struct ex_planner_figures *ret);
 
 /* planner_repair.c: all that is wrong rather than uneven: missing replicas, draining hosts, too little memory, shared zones. -ENOSPC. */
 int ps_repair(struct ps *p, struct ex_err *err);
-/* planner_balance.c: lowers the greatest time. */
-void ps_balance(struct ps *p);
+/* planner_balance.c: lowers the greatest time. only_new: by giving replicas that were nowhere at the start another place, and no others. */
+void ps_balance(struct ps *p, bool only_new);
 /* planner_moves.c: the moves from the start to now. -EAGAIN: no order of them was found. */
 int ps_schedule(struct ps *p, struct ex_planner_move **ret, size_t *ret_n);
 /* The trace as moves: those that undo each other at once are left out, and it ends where the budget does. */
