@@ -3,5 +3,5 @@ libexpertd_la_SOURCES += \
 	daemon/fleet/load.c daemon/fleet/load.h \
 	daemon/fleet/members.c daemon/fleet/members.h \
 	daemon/fleet/placement.c daemon/fleet/placement.h \
-	daemon/fleet/planner.c daemon/fleet/planner.h daemon/fleet/planner_balance.c daemon/fleet/planner_moves.c \
+	daemon/fleet/planner.c daemon/fleet/planner.h daemon/fleet/planner_balance.c daemon/fleet/planner_hot.c daemon/fleet/planner_moves.c \
 	daemon/fleet/planner_repair.c daemon/fleet/planner_state.c daemon/fleet/planner_state.h

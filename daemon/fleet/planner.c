@@ -132,6 +132,12 @@ struct mode {
 	bool balance; /* false: of replicas that are loaded anyway only */
 };
 
+static void balance(struct ps *p)
+{
+	ps_replicate(p);
+	ps_balance(p, false);
+}
+
 /* A placement by the rules of the mode. p is to be freed by ps_done in any case. */
 static int run(struct ps *p, const struct ex_planner_input *in, struct mode mode, struct ex_err *err)
 {
@@ -141,7 +147,9 @@ static int run(struct ps *p, const struct ex_planner_input *in, struct mode mode
 	if (rc == 0)
 		rc = ps_repair(p, err);
 	if (rc == 0)
-		ps_balance(p, !mode.balance);
+		ps_balance(p, true);
+	if (rc == 0 && mode.balance)
+		balance(p);
 	return p->oom ? -ENOMEM : rc;
 }
 
@@ -151,16 +159,17 @@ static int rerun(struct ps *p, const struct ex_planner_input *in, struct mode mo
 	return run(p, in, mode, err);
 }
 
-static double imbalance_of(struct ps *p)
+/* Whether one of the imbalances fell by the threshold's share. */
+static bool pays(const struct ex_planner_figures *before, const struct ex_planner_figures *after, double threshold)
 {
-	struct ex_planner_figures f;
-	ps_figures(p, &f);
-	return f.imbalance;
+	return before->imbalance - after->imbalance >= threshold * before->imbalance ||
+	       before->imbalance_layer - after->imbalance_layer >= threshold * before->imbalance_layer;
 }
 
 /* Runs for what must be and, where that may be, on for balance; goes back when that gains less than the threshold. */
 static int search(struct ps *p, const struct ex_planner_input *in, struct mode *mode, struct ex_err *err)
 {
+	struct ex_planner_figures before, after;
 	mode->balance = false;
 	int rc = run(p, in, *mode, err);
 	if (rc == -ENOSPC && !mode->tight) { /* hosts chosen by load leave gaps that others must fill */
@@ -169,52 +178,61 @@ static int search(struct ps *p, const struct ex_planner_input *in, struct mode *
 	}
 	if (rc < 0 || in->opts.repair_only)
 		return rc;
-	double before = imbalance_of(p);
+	ps_figures(p, &before);
 	uint64_t spent = p->spent;
-	ps_balance(p, false);
-	mode->balance = true;
+	size_t n_trace = p->n_trace;
+	bool over_budget = p->over_budget;
+	balance(p);
 	if (p->oom)
 		return -ENOMEM;
-	if (p->spent <= spent || before - imbalance_of(p) >= in->opts.threshold * before)
+	mode->balance = true;
+	ps_figures(p, &after);
+	if (p->spent <= spent || pays(&before, &after, in->opts.threshold))
 		return 0;
 	mode->balance = false;
-	return rerun(p, in, *mode, err);
+	ps_undo(p, n_trace);
+	p->over_budget = over_budget;
+	return p->oom ? -ENOMEM : 0;
 }
 
-/* What the moves make of the start. */
-static int take_result(const struct ps *p, struct ex_planner_move *moves, size_t n_moves, struct ex_plan *ret)
+/* p is what the moves lead to. Takes the moves. */
+static int take_result(struct ps *p, struct ex_planner_move *moves, size_t n_moves, struct ex_plan *ret)
 {
-	struct ps end;
+	struct ex_plan plan = {
+		.moves = moves, .n_moves = n_moves, .over_budget = p->over_budget, .before = p->at_start};
 	size_t n = 0;
 	for (uint32_t s = 0; s < p->n_shards; s++)
-		n += p->shard[s].n_start;
-	struct ex_plan plan = {.moves = moves, .n_moves = n_moves, .over_budget = p->over_budget};
-	plan.pairs = ex_calloc(n + n_moves, sizeof *plan.pairs);
+		n += p->shard[s].n;
+	plan.pairs = ex_calloc(n, sizeof *plan.pairs);
 	if (!plan.pairs) {
-		free(moves);
+		ex_planner_done(&plan);
 		return -ENOMEM;
 	}
-	int rc = ps_init(&end, p->in);
-	if (rc == 0)
-		ps_figures(&end, &plan.before);
-	for (size_t i = 0; rc == 0 && i < n_moves; i++) {
-		const struct ex_planner_move *m = &moves[i];
-		(m->load ? ps_add : ps_remove)(&end, m->shard, m->host, m->reason);
-		plan.bytes_moved += m->load ? p->shard[m->shard].bytes : 0;
-		rc = end.oom ? -ENOMEM : 0;
-	}
-	if (rc == 0)
-		ps_figures(&end, &plan.after);
-	for (uint32_t s = 0; rc == 0 && s < end.n_shards; s++)
-		for (uint32_t i = 0; i < end.shard[s].n; i++)
-			plan.pairs[plan.n_pairs++] = (struct ex_planner_pair){s, ps_replicas(&end, s)[i].host};
-	ps_done(&end);
+	for (size_t i = 0; i < n_moves; i++)
+		plan.bytes_moved += moves[i].load ? p->shard[moves[i].shard].bytes : 0;
+	for (uint32_t s = 0; s < p->n_shards; s++)
+		for (uint32_t i = 0; i < p->shard[s].n; i++)
+			plan.pairs[plan.n_pairs++] = (struct ex_planner_pair){s, ps_replicas(p, s)[i].host};
 	qsort(plan.pairs, plan.n_pairs, sizeof *plan.pairs, by_shard_host);
+	ps_figures(p, &plan.after);
+	*ret = plan;
+	return 0;
+}
+
+/* Goes back to the start, and from there as the trace did, as far as the budget allows. */
+static int replay(struct ps *p, struct ex_planner_move **ret, size_t *ret_n)
+{
+	int rc = ps_replay(p, ret, ret_n);
 	if (rc < 0)
-		ex_planner_done(&plan);
-	else
-		*ret = plan;
-	return rc;
+		return rc;
+	ps_undo(p, 0);
+	for (size_t i = 0; i < *ret_n && !p->oom; i++) {
+		const struct ex_planner_move *m = &(*ret)[i];
+		(m->load ? ps_add : ps_remove)(p, m->shard, m->host, m->reason);
+	}
+	if (p->oom)
+		free(*ret);
+	return p->oom ? -ENOMEM : 0;
 }
 
 static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *err, struct ex_plan *ret)
@@ -232,7 +250,7 @@ static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *
 		if (rc == 0)
 			rc = ps_schedule(p, &moves, &n_moves);
 		if (rc == -EAGAIN)
-			rc = ps_replay(p, &moves, &n_moves);
+			rc = replay(p, &moves, &n_moves);
 	}
 	return rc < 0 ? rc : take_result(p, moves, n_moves, ret);
 }
@@ -265,7 +283,7 @@ int ex_planner_measure(const struct ex_planner_input *in, struct ex_err *err, st
 	if (rc == 0)
 		rc = ps_init(&p, in);
 	if (rc == 0)
-		ps_figures(&p, ret);
+		*ret = p.at_start;
 	ps_done(&p);
 	return rc == -ENOMEM ? ex_err_errno(err, rc, "cannot measure %zu replicas", in->n_pairs) : rc;
 }

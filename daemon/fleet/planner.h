@@ -49,7 +49,7 @@ struct ex_planner_opts {
 	uint32_t min_replicas, max_replicas;
 	/* Bytes that the plan's loads may have; 0: no limit. What is under min_replicas comes first. */
 	uint64_t budget_bytes;
-	/* Moves for balance alone are left out when they lower the imbalance by less than this share of it (0.05). */
+	/* Moves for balance alone are left out when they lower both imbalances by less than this share of them (0.05). */
 	double threshold;
 	bool repair_only; /* no moves for balance */
 };

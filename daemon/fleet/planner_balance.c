@@ -4,6 +4,7 @@
 #include "fleet/planner_state.h"
 
 #include "base/mem.h"
+#include <string.h>
 
 #define SLACK          0.01 /* over the mean: no host is relieved below it */
 #define GAIN_MIN       1e-4 /* of the mean, that a step must lower the busiest host's time by */
@@ -34,20 +35,23 @@ struct weighed {
 	uint32_t s;
 };
 
+/* A host's shards, coldest first; made when first asked for, and kept up to date by the steps. */
+struct weighed_list {
+	struct weighed *v;
+	size_t n, cap;
+	bool valid;
+};
+
 struct balance {
 	struct ps *p;
 	uint32_t *order; /* [n] ready hosts, least busy first */
 	size_t n;
 	uint32_t busiest;
 	double gain_paid_min;
-	bool only_new; /* only replicas that must be loaded anyway may change their place */
-	uint32_t
-		*roomy; /* [n_roomy] of them that have room for the smallest shard and are less busy than the busiest */
+	bool only_new;   /* only replicas that must be loaded anyway may change their place */
+	uint32_t *roomy; /* [n_roomy] of order: less busy than the busiest, and with room for the smallest shard */
 	size_t n_roomy;
-	struct weighed *mine; /* [n_mine] the busiest host's shards, coldest first */
-	size_t n_mine, cap_mine;
-	struct weighed *list; /* another host's */
-	size_t cap_list;
+	struct weighed_list *lists; /* [n_hosts] */
 	struct step best;
 };
 
@@ -135,6 +139,8 @@ static void consider(struct balance *b, const struct change *c, size_t n)
 static bool may_pay(const struct balance *b, uint32_t s)
 {
 	double w = ps_weight(b->p, s);
+	if (b->only_new && ps_held_at_start(b->p, s, b->busiest))
+		return false;
 	return w >= GAIN_MIN * b->p->mean && w > b->best.score * FREE_COST * (double)b->p->shard[s].bytes;
 }
 
@@ -145,7 +151,7 @@ static void consider_shard(struct balance *b, uint32_t s)
 	size_t n_tried = 0;
 	if (!may_pay(b, s))
 		return;
-	if (ps_is_surplus(p, s, b->busiest))
+	if (ps_is_surplus(p, s, b->busiest) && ps_heat(p, s, p->shard[s].speed - p->host[b->busiest].speed) <= 1)
 		consider(b, &(struct change){s, EX_PLANNER_NONE, b->busiest}, 1);
 	for (size_t i = 0; i < b->n_roomy && n_tried < TARGETS_MAX; i++) {
 		uint32_t h = b->roomy[i];
@@ -168,17 +174,22 @@ static int by_weight(const void *a, const void *b)
 	return x->s < y->s ? -1 : x->s > y->s;
 }
 
-static size_t weigh_host(struct balance *b, uint32_t h, struct weighed **list, size_t *cap)
+static const struct weighed_list *weigh_host(struct balance *b, uint32_t h)
 {
 	const struct ps_host *x = &b->p->host[h];
-	if (ex_grow(list, cap, x->n_list + 1, sizeof **list) < 0) {
+	struct weighed_list *l = &b->lists[h];
+	if (l->valid)
+		return l;
+	l->n = 0;
+	if (ex_grow(&l->v, &l->cap, x->n_list + 1, sizeof *l->v) < 0) {
 		b->p->oom = true;
-		return 0;
+		return l;
 	}
-	for (size_t i = 0; i < x->n_list; i++)
-		(*list)[i] = (struct weighed){ps_weight(b->p, x->list[i]), x->list[i]};
-	qsort(*list, x->n_list, sizeof **list, by_weight);
-	return x->n_list;
+	for (l->n = 0; l->n < x->n_list; l->n++)
+		l->v[l->n] = (struct weighed){ps_weight(b->p, x->list[l->n]), x->list[l->n]};
+	qsort(l->v, l->n, sizeof *l->v, by_weight);
+	l->valid = true;
+	return l;
 }
 
 /* s of the busiest host against u of t: u goes for good where it may, or to where s was. */
@@ -188,7 +199,7 @@ static void consider_pair(struct balance *b, uint32_t s, uint32_t t, uint32_t u)
 	const struct ps_host *from = &p->host[b->busiest], *to = &p->host[t];
 	if (s == u || to->used - p->shard[u].bytes + p->shard[s].bytes > to->memory || ps_holds(p, s, t))
 		return;
-	if (ps_is_surplus(p, u, t)) {
+	if (ps_is_surplus(p, u, t) && ps_heat(p, u, p->shard[u].speed - to->speed) <= 1) {
 		struct change drop = {u, EX_PLANNER_NONE, t};
 		consider(b, (struct change[]){drop, {s, t, b->busiest}}, 2);
 		if (p->shard[s].n < p->in->opts.max_replicas)
@@ -205,24 +216,24 @@ static void consider_exchanges(struct balance *b, uint32_t t)
 {
 	struct ps *p = b->p;
 	const struct ps_host *from = &p->host[b->busiest];
-	size_t n = weigh_host(b, t, &b->list, &b->cap_list);
+	const struct weighed_list *mine = weigh_host(b, b->busiest), *theirs = weigh_host(b, t);
 	double half = (from->time - p->host[t].time) / 2;
-	for (size_t i = b->n_mine; i-- > 0 && n;) {
-		uint32_t s = b->mine[i].s;
-		double w = b->mine[i].w, ideal = w - half;
+	for (size_t i = mine->n; i-- > 0;) {
+		uint32_t s = mine->v[i].s;
+		double w = mine->v[i].w, ideal = w - half;
 		if (!may_pay(b, s))
 			continue;
-		size_t lo = 0, hi = n;
+		size_t lo = 0, hi = theirs->n;
 		while (lo < hi) {
 			size_t mid = (lo + hi) / 2;
-			if (b->list[mid].w < ideal)
+			if (theirs->v[mid].w < ideal)
 				lo = mid + 1;
 			else
 				hi = mid;
 		}
 		size_t first = lo > SWAP_NEAR ? lo - SWAP_NEAR : 0;
-		for (size_t k = first; k < EX_MIN(lo + SWAP_NEAR, n) && b->list[k].w < w; k++)
-			consider_pair(b, s, t, b->list[k].s);
+		for (size_t k = first; k < EX_MIN(lo + SWAP_NEAR, theirs->n) && theirs->v[k].w < w; k++)
+			consider_pair(b, s, t, theirs->v[k].s);
 	}
 }
 
@@ -230,17 +241,17 @@ static void consider_exchanges(struct balance *b, uint32_t t)
 static void consider_giving_way(struct balance *b, uint32_t t)
 {
 	struct ps *p = b->p;
-	size_t n_cold = EX_MIN(weigh_host(b, t, &b->list, &b->cap_list), (size_t)AWAY_MAX);
-	size_t first = b->n_mine > AWAY_HOT_MAX ? b->n_mine - AWAY_HOT_MAX : 0;
-	for (size_t i = 0; i < n_cold; i++)
+	const struct weighed_list *mine = weigh_host(b, b->busiest), *theirs = weigh_host(b, t);
+	size_t first = mine->n > AWAY_HOT_MAX ? mine->n - AWAY_HOT_MAX : 0;
+	for (size_t i = 0; i < EX_MIN(theirs->n, (size_t)AWAY_MAX); i++)
 		for (size_t k = 0, n_tried = 0; k <= b->n_roomy && n_tried < AWAY_HOSTS_MAX; k++) {
-			uint32_t u = b->list[i].s, to = k ? b->roomy[k - 1] : b->busiest;
+			uint32_t u = theirs->v[i].s, to = k ? b->roomy[k - 1] : b->busiest;
 			if (to == t || !ps_fits(p, u, to) || ps_holds(p, u, to))
 				continue;
 			n_tried++;
 			struct change away = {u, to, t};
-			for (size_t j = first; j < b->n_mine; j++) {
-				uint32_t s = b->mine[j].s;
+			for (size_t j = first; j < mine->n; j++) {
+				uint32_t s = mine->v[j].s;
 				if (s == u || ps_holds(p, s, t) ||
 					p->host[t].used - p->shard[u].bytes + p->shard[s].bytes > p->host[t].memory)
 					continue;
@@ -269,6 +280,42 @@ static void sort_hosts(struct balance *b)
 	b->busiest = b->order[b->n - 1];
 }
 
+/* The place of s in a list, or where it would be. */
+static size_t place_in(const struct weighed_list *l, struct weighed x)
+{
+	size_t lo = 0, hi = l->n;
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+		if (by_weight(&l->v[mid], &x) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Takes s out of the lists of its holders, before its weight changes; or in, after. */
+static void update_lists(struct balance *b, uint32_t s, bool in)
+{
+	const struct ps_replica *r = ps_replicas(b->p, s);
+	struct weighed x = {ps_weight(b->p, s), s};
+	for (uint32_t i = 0; i < b->p->shard[s].n; i++) {
+		struct weighed_list *l = &b->lists[r[i].host];
+		if (!l->valid)
+			continue;
+		size_t k = place_in(l, x);
+		if (in && ex_grow(&l->v, &l->cap, l->n + 1, sizeof *l->v) < 0) {
+			b->p->oom = true;
+			return;
+		}
+		assert(in || (k < l->n && l->v[k].s == s));
+		memmove(&l->v[k + in], &l->v[k + !in], (l->n - k - !in) * sizeof *l->v);
+		if (in)
+			l->v[k] = x;
+		l->n += in ? 1 : (size_t)-1;
+	}
+}
+
 static void apply(struct balance *b)
 {
 	struct ps *p = b->p;
@@ -278,10 +325,12 @@ static void apply(struct balance *b)
 		struct ex_planner_reason why = balance;
 		if (c->remove == EX_PLANNER_NONE)
 			why = (struct ex_planner_reason){EX_WHY_HOT, c->s, (float)(p->shard[c->s].load / p->load_mean)};
+		update_lists(b, c->s, false);
 		if (c->add != EX_PLANNER_NONE)
 			ps_add(p, c->s, c->add, why);
 		if (c->remove != EX_PLANNER_NONE && !p->oom)
 			ps_remove(p, c->s, c->remove, why);
+		update_lists(b, c->s, true);
 	}
 }
 
@@ -301,9 +350,11 @@ static bool find_step(struct balance *b)
 	if (from->time <= (1 + SLACK) * b->p->mean)
 		return false;
 	list_roomy(b);
-	b->n_mine = weigh_host(b, b->busiest, &b->mine, &b->cap_mine);
-	for (size_t i = b->n_mine; i-- > 0;)
-		consider_shard(b, b->mine[i].s);
+	const struct weighed_list *mine = weigh_host(b, b->busiest);
+	for (size_t i = mine->n; i-- > 0;)
+		consider_shard(b, mine->v[i].s);
+	if (b->only_new)
+		return b->best.n > 0;
 	for (size_t i = 0; i < EX_MIN(b->n - 1, (size_t)SWAP_HOSTS_MAX) && !b->best.n && !b->p->oom; i++)
 		consider_exchanges(b, b->order[i]);
 	for (size_t i = 0; i < EX_MIN(b->n - 1, (size_t)SWAP_HOSTS_MAX) && !b->best.n && !b->p->oom; i++)
@@ -316,7 +367,10 @@ void ps_balance(struct ps *p, bool only_new)
 	struct balance b = {.p = p, .only_new = only_new};
 	uint64_t n_replicas = 0;
 	b.order = ex_calloc(p->n_hosts, 2 * sizeof *b.order);
-	if (!b.order) {
+	b.lists = ex_calloc(p->n_hosts, sizeof *b.lists);
+	if (!b.order || !b.lists) {
+		free(b.order);
+		free(b.lists);
 		p->oom = true;
 		return;
 	}
@@ -334,7 +388,8 @@ void ps_balance(struct ps *p, bool only_new)
 		sort_hosts(&b);
 	}
 	free(b.order);
-	free(b.mine);
-	free(b.list);
+	for (uint32_t h = 0; h < p->n_hosts; h++)
+		free(b.lists[h].v);
+	free(b.lists);
 	ps_recount(p);
 }

@@ -181,7 +181,7 @@ int ps_replay(struct ps *p, struct ex_planner_move **ret, size_t *ret_n)
 	if (!moves)
 		return -ENOMEM;
 	for (size_t i = 0; i < p->n_trace; i++) {
-		const struct ex_planner_move *m = &p->trace[i];
+		const struct ex_planner_move *m = &p->trace[i].move;
 		bytes += m->load ? p->shard[m->shard].bytes : 0;
 		if (budget && bytes > budget) {
 			p->over_budget = true;

@@ -52,13 +52,14 @@ static bool may_take(const struct ps *p, uint32_t s, uint32_t h, bool new_zone)
 	return p->host[h].ready && !ps_holds(p, s, h) && !(new_zone && ps_in_zone(p, s, p->host[h].zone));
 }
 
-/* The best host with room, or EX_PLANNER_NONE. new_zone: none that has s's zone already. */
-static uint32_t pick_host(const struct ps *p, uint32_t s, bool new_zone)
+uint32_t ps_pick_host(const struct ps *p, uint32_t s, bool new_zone, double spare)
 {
 	uint32_t best = EX_PLANNER_NONE;
 	double best_key = INFINITY;
 	for (uint32_t h = 0; h < p->n_hosts; h++) {
-		if (p->host[h].used + p->shard[s].bytes > p->host[h].memory || !may_take(p, s, h, new_zone))
+		const struct ps_host *to = &p->host[h];
+		if (to->used + p->shard[s].bytes > to->memory - (uint64_t)(spare * (double)to->memory) ||
+			!may_take(p, s, h, new_zone))
 			continue;
 		double key = key_of(p, s, h);
 		if (key < best_key) {
@@ -178,7 +179,7 @@ static uint32_t displace(struct ps *p, uint32_t s, bool new_zone)
 /* A host with room for s, if need be after making it; EX_PLANNER_NONE. */
 static uint32_t find_host(struct repair *r, uint32_t s, bool new_zone)
 {
-	uint32_t h = pick_host(r->p, s, new_zone);
+	uint32_t h = ps_pick_host(r->p, s, new_zone, 0);
 	if (h != EX_PLANNER_NONE || (new_zone && r->n_vain >= VAIN_SEARCHES_MAX))
 		return h;
 	h = evict(r->p, s, new_zone);
@@ -338,9 +339,9 @@ static uint32_t coldest_movable(const struct ps *p, uint32_t h, uint32_t *ret_to
 		if (w > best_w || (w == best_w && u > best))
 			continue;
 		uint32_t zones = ps_count_zones(p, u, EX_PLANNER_NONE, EX_PLANNER_NONE);
-		uint32_t to = pick_host(p, u, false);
+		uint32_t to = ps_pick_host(p, u, false, 0);
 		if (to != EX_PLANNER_NONE && ps_count_zones(p, u, h, to) < EX_MIN(zones, p->zones_wanted))
-			to = pick_host(p, u, true);
+			to = ps_pick_host(p, u, true, 0);
 		if (to == EX_PLANNER_NONE)
 			continue;
 		best = u;

@@ -92,13 +92,11 @@ static void share(struct ps *p, uint32_t s, uint32_t h, float load)
 	}
 }
 
-static int keep_trace(struct ps *p, uint32_t s, uint32_t h, bool load, struct ex_planner_reason why)
+static int keep_trace(struct ps *p, struct ps_step step)
 {
-	if (!p->strict)
-		return 0;
 	int rc = ex_grow(&p->trace, &p->cap_trace, p->n_trace + 1, sizeof *p->trace);
 	if (rc == 0)
-		p->trace[p->n_trace++] = (struct ex_planner_move){s, h, load, why};
+		p->trace[p->n_trace++] = step;
 	return rc;
 }
 
@@ -108,7 +106,7 @@ void ps_add(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason why)
 	struct ps_host *to = &p->host[h];
 	assert(sh->n < p->cap && !ps_holds(p, s, h));
 	if (ex_grow(&to->list, &to->cap_list, to->n_list + 1, sizeof *to->list) < 0 ||
-		keep_trace(p, s, h, true, why) < 0) {
+		keep_trace(p, (struct ps_step){{s, h, true, why}, {0}}) < 0) {
 		p->oom = true;
 		return;
 	}
@@ -137,7 +135,7 @@ void ps_remove(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason wh
 	while (k < from->n_list && from->list[k] != s)
 		k++;
 	assert(i < sh->n && k < from->n_list);
-	if (keep_trace(p, s, h, false, why) < 0) {
+	if (keep_trace(p, (struct ps_step){{s, h, false, why}, r[i].reason}) < 0) {
 		p->oom = true;
 		return;
 	}
@@ -160,6 +158,20 @@ void ps_remove(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason wh
 	for (uint32_t j = 0; j < sh->n_start; j++)
 		if (start[j].host == h)
 			start[j].reason = why;
+}
+
+void ps_undo(struct ps *p, size_t n_trace)
+{
+	while (p->n_trace > n_trace && !p->oom) {
+		struct ps_step step = p->trace[p->n_trace - 1];
+		if (step.move.load)
+			ps_remove(p, step.move.shard, step.move.host, step.move.reason);
+		else
+			ps_add(p, step.move.shard, step.move.host, step.was);
+		if (!p->oom)
+			p->n_trace -= 2; /* the step and its contrary */
+	}
+	ps_recount(p);
 }
 
 /* --- making one --------------------------------------------------------------------------------------------------- */
@@ -251,8 +263,8 @@ int ps_init(struct ps *p, const struct ex_planner_input *in)
 	if (!p->shard || !p->host || !p->layer_time || !p->layer_mean || !p->shared || !p->delta)
 		return -ENOMEM;
 	p->cap = count_most(p);
-	p->now = ex_calloc((size_t)p->n_shards * p->cap, sizeof *p->now);
-	p->start = ex_calloc((size_t)p->n_shards * p->cap, sizeof *p->start);
+	p->now = ex_alloc_aligned((size_t)p->n_shards * p->cap, sizeof *p->now);
+	p->start = ex_alloc_aligned((size_t)p->n_shards * p->cap, sizeof *p->start);
 	if (!p->now || !p->start)
 		return -ENOMEM;
 	for (uint32_t h = 0; h < p->n_hosts; h++) {
@@ -263,6 +275,8 @@ int ps_init(struct ps *p, const struct ex_planner_input *in)
 	number_zones(p);
 	take_loads(p);
 	take_pairs(p);
+	p->n_trace = 0;
+	ps_figures(p, &p->at_start);
 	return p->oom ? -ENOMEM : 0;
 }
 

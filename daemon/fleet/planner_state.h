@@ -11,6 +11,11 @@ struct ps_replica {
 	struct ex_planner_reason reason; /* of being there, or, in `start`, of having gone */
 };
 
+struct ps_step {
+	struct ex_planner_move move;
+	struct ex_planner_reason was; /* of a replica that was unloaded: why it had been there */
+};
+
 struct ps_shard {
 	double load, speed; /* speed: of all holders together */
 	uint64_t bytes;
@@ -44,10 +49,11 @@ struct ps {
 	uint64_t n_surplus;              /* replicas beyond min_replicas */
 	uint64_t bytes_min;              /* of the smallest shard */
 	bool oom, over_budget;
-	bool strict; /* every add and remove is itself a move that may be made: they are kept in trace */
-	bool tight;  /* memory is scarce: hosts are chosen by free memory */
-	struct ex_planner_move *trace;
+	bool strict;           /* every add and remove is to be a move that may be made */
+	bool tight;            /* memory is scarce: hosts are chosen by free memory */
+	struct ps_step *trace; /* [n_trace] every add and remove since the start */
 	size_t n_trace, cap_trace;
+	struct ex_planner_figures at_start;
 };
 
 /* The state that in describes; in must have been checked. -ENOMEM. Freed with ps_done, also after a failure. */
@@ -57,6 +63,9 @@ void ps_done(struct ps *p);
 /* Takes s onto h, or off it. Memory runs out: p->oom is set, and nothing changes. */
 void ps_add(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason why);
 void ps_remove(struct ps *p, uint32_t s, uint32_t h, struct ex_planner_reason why);
+
+/* Takes back what came after the first n_trace steps. */
+void ps_undo(struct ps *p, size_t n_trace);
 
 static inline const struct ps_replica *ps_replicas(const struct ps *p, uint32_t s)
 {
@@ -88,6 +97,13 @@ static inline uint32_t ps_floor(const struct ps *p, uint32_t s)
 uint32_t ps_count_zones(const struct ps *p, uint32_t s, uint32_t without, uint32_t with);
 /* True when one of s's replicas on ready hosts is in that zone. */
 bool ps_in_zone(const struct ps *p, uint32_t s, uint32_t zone);
+/* What a holder of s does for it over the mean of its layer, when the holders' speeds come to `speed`: above 1 no placement of the
+ * others makes the layer even. */
+static inline double ps_heat(const struct ps *p, uint32_t s, double speed)
+{
+	double mean = p->layer_mean[p->shard[s].layer];
+	return mean > 0 ? p->shard[s].load / speed / mean : 0;
+}
 /* s may lose its replica on h without going below min_replicas or into fewer zones than wanted. */
 bool ps_is_surplus(const struct ps *p, uint32_t s, uint32_t h);
 /* Loading s onto h stays within the budget, `more` bytes beside it. */
@@ -99,6 +115,11 @@ void ps_figures(struct ps *p, struct ex_planner_figures *ret);
 
 /* planner_repair.c: all that is wrong rather than uneven: missing replicas, draining hosts, too little memory, shared zones. -ENOSPC. */
 int ps_repair(struct ps *p, struct ex_err *err);
+/* The best ready host for one more replica of s that has room and keeps `spare` of its memory free, or EX_PLANNER_NONE; new_zone: none in a zone
+ * that s is in already. */
+uint32_t ps_pick_host(const struct ps *p, uint32_t s, bool new_zone, double spare);
+/* planner_hot.c: replicas for shards that are too hot for the hosts they have. */
+void ps_replicate(struct ps *p);
 /* planner_balance.c: lowers the greatest time. only_new: by giving replicas that were nowhere at the start another place, and no others. */
 void ps_balance(struct ps *p, bool only_new);
 /* planner_moves.c: the moves from the start to now. -EAGAIN: no order of them was found. */

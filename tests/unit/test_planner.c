@@ -304,8 +304,9 @@ static void test_settles(void **state)
 		EXPECT_OK(err, ex_planner_plan(&f.in, &err, &q));
 		check_plan(&f.in, &q);
 		if (q.n_moves) /* what is moved after all must have paid */
-			assert_true(
-				q.after.n_few_zones < q.before.n_few_zones || q.after.imbalance < q.before.imbalance);
+			assert_true(q.after.n_few_zones < q.before.n_few_zones ||
+				    q.after.imbalance < q.before.imbalance ||
+				    q.after.imbalance_layer < q.before.imbalance_layer);
 		ex_planner_done(&p);
 		ex_planner_done(&q);
 	}
@@ -416,6 +417,29 @@ static void test_hot_shard(void **state)
 	f.in.opts.repair_only = true;
 	plan(&f, &p);
 	assert_int_equal(p.n_moves, 0);
+	ex_planner_done(&p);
+}
+
+/* Each of four hosts holds one layer whole: even in sum, but every layer waits for one host. */
+static void test_hot_in_its_layer(void **state)
+{
+	(void)state;
+	struct ex_plan p;
+	struct fleet f;
+	init_fleet(&f, 4, 4);
+	for (uint32_t s = 0; s < 4; s++) {
+		f.shard[s].id.layer = s;
+		hold(&f, s, s);
+	}
+	f.in.opts.threshold = 0.05;
+	plan(&f, &p);
+	assert_true(fabs(p.before.imbalance - 1) < 1e-9 && fabs(p.before.imbalance_layer - 4) < 1e-9);
+	assert_true(fabs(p.after.imbalance - 1) < 1e-9 && fabs(p.after.imbalance_layer - 1) < 1e-9);
+	assert_int_equal(p.n_pairs, 16);
+	ex_planner_done(&p);
+	f.in.opts.max_replicas = 2;
+	plan(&f, &p);
+	assert_true(fabs(p.after.imbalance_layer - 2) < 1e-9);
 	ex_planner_done(&p);
 }
 
@@ -572,6 +596,7 @@ int main(void)
 		cmocka_unit_test(test_speeds),
 		cmocka_unit_test(test_balanced_stays),
 		cmocka_unit_test(test_hot_shard),
+		cmocka_unit_test(test_hot_in_its_layer),
 		cmocka_unit_test(test_lost_host),
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_zone_and_memory),
