@@ -113,12 +113,13 @@ int ctl_cmd_plugin_list(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_check(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_show(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_synth(struct ctl *c, int argc, char **argv);
+int ctl_cmd_fleet_simulate(struct ctl *c, int argc, char **argv);
 int ctl_cmd_events(struct ctl *c, int argc, char **argv);
 int ctl_cmd_metrics(struct ctl *c, int argc, char **argv);
 int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
-	ctl_opts_drain[];
+	ctl_opts_drain[], ctl_opts_simulate[];
 
 #endif

@@ -1,10 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 # Whole-system tests run against an installed tree: ./bootstrap check, or tests/sys/run.py --help.
-EXTRA_DIST += tests/requirements.txt tests/sys/run.py tests/sys/fleet.py tests/sys/clients.py tests/sys/demo.py \
-	tests/sys/b01_generate.py tests/sys/b02_bits.py tests/sys/b03_grpcio.py \
-	tests/sys/f01_lost_host.py tests/sys/f02_clients.py tests/sys/f03_strangers.py tests/sys/f04_hostile_peers.py tests/sys/f05_limits.py tests/sys/f10_failover.py tests/sys/f11_network.py tests/sys/hosts.py tests/sys/l01_soak.py tests/sys/streams.py \
-	tests/sys/o01_config.py tests/sys/o02_bad_models.py tests/sys/o03_operations.py tests/sys/o04_odd_starts.py tests/sys/o10_systemd.py tests/sys/b04_eval.py tests/sys/machine.sh
-
+EXTRA_DIST += \
+	tests/requirements.txt \
+	tests/sys/b01_generate.py \
+	tests/sys/b02_bits.py \
+	tests/sys/b03_grpcio.py \
+	tests/sys/b04_eval.py \
+	tests/sys/clients.py \
+	tests/sys/deepseek_v3.json \
+	tests/sys/demo.py \
+	tests/sys/f01_lost_host.py \
+	tests/sys/f02_clients.py \
+	tests/sys/f03_strangers.py \
+	tests/sys/f04_hostile_peers.py \
+	tests/sys/f05_limits.py \
+	tests/sys/f10_failover.py \
+	tests/sys/f11_network.py \
+	tests/sys/fleet.py \
+	tests/sys/hosts.py \
+	tests/sys/l01_soak.py \
+	tests/sys/machine.sh \
+	tests/sys/o01_config.py \
+	tests/sys/o02_bad_models.py \
+	tests/sys/o03_operations.py \
+	tests/sys/o04_odd_starts.py \
+	tests/sys/o10_systemd.py \
+	tests/sys/o20_simulate.py \
+	tests/sys/run.py \
+	tests/sys/streams.py
 
 # A third-party gRPC client against net/
 check_PROGRAMS += tests/sys/rpc_server

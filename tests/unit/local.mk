@@ -57,13 +57,19 @@ tests_unit_test_admin_LDADD = $(TEST_LIBS)
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(TEST_LIBS)
 
-UNIT_FLEET = tests/unit/test_load tests/unit/test_planner
+UNIT_FLEET = tests/unit/test_load tests/unit/test_planner tests/unit/test_hostfile tests/unit/test_trace tests/unit/test_simulate
 check_PROGRAMS += $(UNIT_FLEET)
 TESTS += $(UNIT_FLEET)
 tests_unit_test_load_SOURCES = tests/unit/test_load.c
 tests_unit_test_load_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_planner_SOURCES = tests/unit/test_planner.c
 tests_unit_test_planner_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_hostfile_SOURCES = tests/unit/test_hostfile.c
+tests_unit_test_hostfile_LDADD = $(TEST_LIBS)
+tests_unit_test_trace_SOURCES = tests/unit/test_trace.c
+tests_unit_test_trace_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_simulate_SOURCES = tests/unit/test_simulate.c
+tests_unit_test_simulate_LDADD = $(TEST_LIBS) -lm
 
 # trunk and engine; ref_ops is a scalar backend
 noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h
