@@ -231,10 +231,11 @@ static void print_json(const struct run *r, bool placement)
 	json_t *losses = json_array();
 	for (size_t i = 0; i < r->s.n_losses; i++)
 		json_array_append_new(losses, loss_json(&r->s.losses[i]));
-	json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:f, s:I}", "model", ex_arch_name(r->model.arch),
+	json_t *trace = json_string(r->trace); /* NULL: a path that is not UTF-8 */
+	json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:I}", "model", ex_arch_name(r->model.arch),
 		"shards", (json_int_t)r->s.input.n_shards, "expert_groups", (json_int_t)r->o.expert_groups,
-		"expert_bytes", (json_int_t)r->s.bytes_expert, "bytes", (json_int_t)r->s.bytes_all, "trace", r->trace,
-		"hottest_over_mean", r->s.load_max, "link_gbps", (json_int_t)r->link_gbps);
+		"expert_bytes", (json_int_t)r->s.bytes_expert, "bytes", (json_int_t)r->s.bytes_all, "trace",
+		trace ? trace : json_null(), "hottest_over_mean", r->s.load_max, "link_gbps", (json_int_t)r->link_gbps);
 	json_object_set_new(o, "contiguous", figures_json(&r->s.naive));
 	json_object_set_new(o, "planned", figures_json(&r->s.plan.after));
 	json_object_set_new(o, "hosts", hosts_json(r));

@@ -219,22 +219,6 @@ static int take_result(struct ps *p, struct ex_planner_move *moves, size_t n_mov
 	return 0;
 }
 
-/* Goes back to the start, and from there as the trace did, as far as the budget allows. */
-static int replay(struct ps *p, struct ex_planner_move **ret, size_t *ret_n)
-{
-	int rc = ps_replay(p, ret, ret_n);
-	if (rc < 0)
-		return rc;
-	ps_undo(p, 0);
-	for (size_t i = 0; i < *ret_n && !p->oom; i++) {
-		const struct ex_planner_move *m = &(*ret)[i];
-		(m->load ? ps_add : ps_remove)(p, m->shard, m->host, m->reason);
-	}
-	if (p->oom)
-		free(*ret);
-	return p->oom ? -ENOMEM : 0;
-}
-
 static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *err, struct ex_plan *ret)
 {
 	struct ex_planner_move *moves;
@@ -250,7 +234,7 @@ static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *
 		if (rc == 0)
 			rc = ps_schedule(p, &moves, &n_moves);
 		if (rc == -EAGAIN)
-			rc = replay(p, &moves, &n_moves);
+			rc = ps_replay(p, &moves, &n_moves);
 	}
 	return rc < 0 ? rc : take_result(p, moves, n_moves, ret);
 }

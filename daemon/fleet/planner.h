@@ -28,7 +28,7 @@ enum ex_planner_host_state {
 };
 
 struct ex_planner_host {
-	const char *name, *zone; /* borrowed; hosts of one zone may fail together */
+	const char *name, *zone; /* borrowed, never NULL; hosts of one zone may fail together */
 	uint64_t memory_bytes;   /* for shards */
 	double speed;            /* relative: twice the speed takes twice the rows in the same time */
 	enum ex_planner_host_state state;
@@ -107,7 +107,7 @@ struct ex_plan {
 	struct ex_planner_move *moves;
 	size_t n_moves;
 	uint64_t bytes_moved; /* by loads */
-	bool over_budget;     /* more is wanted than budget_bytes allows: plan again after these moves */
+	bool over_budget; /* more is wanted than budget_bytes allows: plan again after these moves; without moves, it is too small */
 	struct ex_planner_figures before, after;
 };
 

@@ -193,6 +193,13 @@ int ps_replay(struct ps *p, struct ex_planner_move **ret, size_t *ret_n)
 		else
 			moves[n++] = *m;
 	}
+	ps_undo(p, 0);
+	for (size_t i = 0; i < n && !p->oom; i++)
+		(moves[i].load ? ps_add : ps_remove)(p, moves[i].shard, moves[i].host, moves[i].reason);
+	if (p->oom) {
+		free(moves);
+		return -ENOMEM;
+	}
 	*ret = moves;
 	*ret_n = n;
 	return 0;

@@ -242,6 +242,10 @@ static int place(struct repair *r, uint32_t s, struct ex_planner_reason why, str
 		h = find_host(r, s, false);
 	if (p->oom)
 		return -ENOMEM;
+	if (h == EX_PLANNER_NONE && p->in->opts.budget_bytes && p->spent) {
+		p->over_budget = true; /* what would make room may be beyond it too: the next plan tells */
+		return 0;
+	}
 	if (h == EX_PLANNER_NONE)
 		return no_room(p, s, ps_count_ready(p, s), err);
 	ps_add(p, s, h, why);

@@ -124,7 +124,8 @@ void ps_replicate(struct ps *p);
 void ps_balance(struct ps *p, bool only_new);
 /* planner_moves.c: the moves from the start to now. -EAGAIN: no order of them was found. */
 int ps_schedule(struct ps *p, struct ex_planner_move **ret, size_t *ret_n);
-/* The trace as moves: those that undo each other at once are left out, and it ends where the budget does. */
+/* The trace of a strict search as moves: those that undo each other at once are left out, and it ends where the budget does. p is then what they
+ * lead to. */
 int ps_replay(struct ps *p, struct ex_planner_move **ret, size_t *ret_n);
 
 #endif

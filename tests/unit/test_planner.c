@@ -4,7 +4,7 @@
 #include "unit.h"
 
 #include "base/mem.h"
-#include "fleet/planner.h"
+#include "fleet/planner_state.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -286,7 +286,49 @@ static void test_random_loss(void **state)
 	}
 }
 
-/* A plan of what the planner itself made moves nothing. */
+/* What stands in when no order of the moves is found: the steps of a strict search are moves that may be made as they come, undone they lead
+ * back to the start, and cut short by the budget to a state that is as good. */
+static void test_random_replay(void **state)
+{
+	(void)state;
+	unsigned n_replayed = 0;
+	for (unsigned i = 0; i < n_cases(6000) / 4; i++) {
+		struct ex_err err = EX_ERR_INIT;
+		struct ex_plan as_plan = {0};
+		struct replay r;
+		struct fleet f;
+		struct ps p;
+		random_fleet(&f, 100 + below(200));
+		if (ex_planner_plan(&f.in, &err, &as_plan) < 0)
+			continue;
+		ex_planner_done(&as_plan);
+		assert_int_equal(ps_init(&p, &f.in), 0);
+		p.strict = true;
+		if (ps_repair(&p, &err) == 0) {
+			ps_replicate(&p);
+			ps_balance(&p, false);
+			assert_int_equal(ps_replay(&p, &as_plan.moves, &as_plan.n_moves), 0);
+			for (size_t k = 0; k < as_plan.n_moves; k++)
+				as_plan.bytes_moved +=
+					as_plan.moves[k].load ? f.shard[as_plan.moves[k].shard].bytes : 0;
+			start_replay(&f.in, &r);
+			check_moves(&f.in, &as_plan, &r);
+			for (uint32_t s = 0; s < f.in.n_shards; s++)
+				assert_int_equal(r.count[s], p.shard[s].n);
+			n_replayed += as_plan.n_moves > 0;
+			ps_undo(&p, 0);
+			start_replay(&f.in, &r);
+			for (uint32_t s = 0; s < f.in.n_shards; s++)
+				for (uint32_t h = 0; h < f.in.n_hosts; h++)
+					assert_int_equal(ps_holds(&p, s, h), r.held[s][h]);
+		}
+		free(as_plan.moves);
+		ps_done(&p);
+	}
+	assert_true(n_replayed > n_cases(6000) / 20);
+}
+
+/* A plan of what the planner itself made moves nothing but what pays. */
 static void test_settles(void **state)
 {
 	(void)state;
@@ -584,6 +626,18 @@ static void test_impossible(void **state)
 	f.host[0].speed = 1;
 	f.shard[0].load = -1;
 	refuse(&f, -EINVAL, "L0/E0-0", "-1");
+	f.shard[0].load = 1;
+	f.shard[0].bytes = 0;
+	refuse(&f, -EINVAL, "L0/E0-0", "0 bytes");
+	f.shard[0].bytes = 1;
+	f.pair[0].host = 2;
+	refuse(&f, -EINVAL, "replica 0", "host 2 of 2");
+	f.in.n_pairs = 0;
+	f.in.opts.max_replicas = 0;
+	refuse(&f, -EINVAL, "1 to 0 replicas", "1 to 64");
+	f.in.opts.max_replicas = 1;
+	f.in.opts.threshold = NAN;
+	refuse(&f, -EINVAL, "threshold", "0 to 1");
 }
 
 int main(void)
@@ -605,6 +659,7 @@ int main(void)
 		cmocka_unit_test(test_impossible),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_random_loss),
+		cmocka_unit_test(test_random_replay),
 		cmocka_unit_test(test_settles),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
