@@ -2,7 +2,7 @@
 """Three hosts with addresses of their own, two replicas a shard: cables pulled, packets lost in one direction, some lost, connections
 reset. No request fails and no token changes."""
 
-from fleet import wait_until
+from fleet import expect, wait_until
 from hosts import Hosts
 from streams import Streams, all_ready, size, states, three_hosts
 
@@ -42,6 +42,17 @@ def test_other_way(case):
 def test_loss(case):
     rules = [f'{way} "p-h1" numgen random mod 100 < 30 drop' for way in ("iifname", "oifname")]
     under(case, "30 % of h1's packets lost", lambda n: n.filter(*rules), lambda n: n.filter(), seconds=4)
+
+
+def test_delay(case):
+    """A host 50 ms away: it is there, but seldom worth asking."""
+    with Hosts(["h1", "h2", "h3", "r1"], {"h1": 25}) as net, case.fleet() as f:
+        r1, _ = three_hosts(f, net)
+        with Streams(r1, *size(case)) as s:
+            s.run(3)
+            s.stop("h1 50 ms away")
+            rtt = {h["name"]: h["rtt_p50_seconds"] for h in r1.ctl_json("host", "list")["hosts"]}
+            expect(rtt["h1"] >= 0.05, f"h1 is not as far as it should be: {rtt}")
 
 
 def test_reset(case):

@@ -6,10 +6,12 @@ Only root can make them; where that is not possible the test is skipped with the
 
 import os
 import subprocess
+import sys
 
 from fleet import Failure, Skip
 
 NET = "10.77.0"
+RELAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay.py")
 
 
 def run(*argv, text=None):
@@ -20,11 +22,12 @@ def run(*argv, text=None):
 
 
 class Hosts:
-    """Namespaces for `names`, 10.77.0.1 and up in their order, and one for the bridge. A context manager."""
+    """Namespaces for `names`, 10.77.0.1 and up in their order, and one for the bridge. A context manager. delay_ms: of the cables of
+    the hosts that it names, for each direction."""
 
-    def __init__(self, names):
+    def __init__(self, names, delay_ms=None):
         self.names, self.tag = list(names), f"ex{os.getpid()}"
-        self.made = []
+        self.made, self.relays, self.delay_ms = [], [], delay_ms or {}
 
     def __enter__(self):
         if os.geteuid() != 0:
@@ -38,7 +41,7 @@ class Hosts:
             run("ip", "-n", self.switch, "link", "set", "br0", "up")
             for name in self.names:
                 self._plug(name)
-        except Failure:
+        except (Failure, Skip):
             self.close()
             raise
         return self
@@ -67,11 +70,25 @@ class Hosts:
     def _plug(self, name):
         ns, port = self.namespace(name), f"p-{name}"
         self._add(ns)
-        run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns)
+        if name in self.delay_ms:
+            self._relay(name, port)
+        else:
+            run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns)
         run("ip", "-n", self.switch, "link", "set", port, "master", "br0", "up")
         run("ip", "-n", ns, "addr", "add", f"{self.address(name)}/24", "dev", "eth0")
         run("ip", "-n", ns, "link", "set", "eth0", "up")
         run("ip", "-n", ns, "link", "set", "lo", "up")
+
+    def _relay(self, name, port):
+        """A pair of taps with a relay between them, in place of the veth pair."""
+        near, far = f"{self.tag[-8:]}a{len(self.relays)}", f"{self.tag[-8:]}b{len(self.relays)}"
+        relay = subprocess.Popen([sys.executable, RELAY, near, far, str(self.delay_ms[name])],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.relays.append(relay)
+        if relay.stdout.readline() != "ready\n":
+            raise Skip(f"no taps here: {relay.communicate()[1][-200:]}")
+        run("ip", "link", "set", near, "netns", self.namespace(name), "name", "eth0")
+        run("ip", "link", "set", far, "netns", self.switch, "name", port)
 
     def link(self, name, up):
         """Pulls the host's cable, or puts it back."""
@@ -93,6 +110,9 @@ class Hosts:
         run(*self.prefix(name), "nft", "-f", "-", text=text)
 
     def close(self):
+        for relay in self.relays:
+            relay.communicate()
+        self.relays = []
         for namespace in reversed(self.made):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, timeout=30, check=False)
         self.made = []

@@ -26,6 +26,7 @@ EXTRA_DIST += \
 	tests/sys/o04_odd_starts.py \
 	tests/sys/o10_systemd.py \
 	tests/sys/o20_simulate.py \
+	tests/sys/relay.py \
 	tests/sys/run.py \
 	tests/sys/streams.py
 
