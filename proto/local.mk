@@ -2,9 +2,11 @@
 # The wire contract: protobuf-c code, and the descriptor set that server reflection serves.
 PROTO_FILES = proto/expertd/experts.proto proto/expertd/router.proto proto/expertd/admin.proto \
 	proto/grpc/health/v1/health.proto proto/grpc/reflection/v1/reflection.proto proto/grpc/reflection/v1alpha/reflection.proto
-EXTRA_DIST += $(PROTO_FILES)
-PROTO_C = $(PROTO_FILES:.proto=.pb-c.c)
-PROTO_H = $(PROTO_FILES:.proto=.pb-c.h)
+# Services of others, that we only call: not in the descriptor set.
+PROTO_CALLED = proto/etcd/kv.proto proto/etcd/rpc.proto
+EXTRA_DIST += $(PROTO_FILES) $(PROTO_CALLED)
+PROTO_C = $(PROTO_FILES:.proto=.pb-c.c) $(PROTO_CALLED:.proto=.pb-c.c)
+PROTO_H = $(PROTO_FILES:.proto=.pb-c.h) $(PROTO_CALLED:.proto=.pb-c.h)
 nodist_libexpertd_la_SOURCES += $(PROTO_C) proto/descriptors.c
 BUILT_SOURCES += $(PROTO_H)
 CLEANFILES += $(PROTO_C) $(PROTO_H) proto/descriptors.c proto/descriptors.pb

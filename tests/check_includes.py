@@ -49,6 +49,7 @@ OWNED = {
     r"ini\.h": ["core", "base/params.c"],
     r"expertd/.*\.pb-c\.h": ["net", "fleet", "expert", "engine", "admin", "ctl"],
     r"grpc/(health|reflection)/.*\.pb-c\.h": ["net", "ctl"],
+    r"etcd/.*\.pb-c\.h": ["fleet"],
 }
 # Called function -> the rooms, or single files, that may call it.
 CALLERS = {
@@ -193,6 +194,7 @@ PLANTED = [
     ("daemon/ctl/deep.c", '#include "trunk/trunk.h"\n', "ctl/ may not see trunk/"),
     ("daemon/engine/grpc.c", "#include <grpc/grpc.h>\n", "belongs to net"),
     ("daemon/core/pb.c", '#include "expertd/experts.pb-c.h"\n', "belongs to net"),
+    ("daemon/core/etcd.c", '#include "etcd/rpc.pb-c.h"\n', "belongs to fleet"),
     ("daemon/engine/ini.c", "#  include <ini.h>\n", "belongs to core"),
     ("daemon/engine/dl.c", "extern void *dlopen(const char *, int);\n", "dlopen() is called by expert/loader.c"),
     ("daemon/trunk/lost.c", '#include "trunk/gone.h"\n', "names no file"),

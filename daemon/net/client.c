@@ -89,7 +89,7 @@ static grpc_channel *create_channel(const struct ex_channel_opts *o)
 		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, /* by its name a backoff, in fact the time for one try */
 			is_unix(o->target) ? CONNECT_UNIX_MS : CONNECT_MS),
 		int_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, BACKOFF_MAX_MS),
-		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, o->no_pings ? INT32_MAX : KEEPALIVE_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_WAIT_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
 		int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA,

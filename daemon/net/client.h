@@ -17,6 +17,7 @@ struct ex_channel_opts {
 	struct ex_loop *loop;     /* borrowed; its callbacks */
 	size_t message_bytes_max; /* replies beyond it end the call with RESOURCE_EXHAUSTED; 0: 4 MiB */
 	bool bulk;
+	bool no_pings; /* for peers that are not ours and limit them; streams must find out themselves whether it is alive */
 };
 /* Connects when the first stream wants it, and again, within 200 ms, as often as streams want it. -EINVAL: a unix path
  * too long. [any] */

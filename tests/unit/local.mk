@@ -196,3 +196,19 @@ tests_unit_test_conformance_LDADD = $(TEST_LIBS)
 
 TESTS += tests/unit/check_example.sh
 EXTRA_DIST += tests/unit/check_example.sh docs/PLUGINS.md
+
+# Membership, with a real etcd where its programs are.
+noinst_HEADERS += tests/unit/etcd_cluster.h tests/unit/members_seen.h
+UNIT_MEMBERS = tests/unit/test_members tests/unit/test_record tests/unit/test_etcd tests/unit/test_registrar tests/unit/test_members_etcd
+check_PROGRAMS += $(UNIT_MEMBERS)
+TESTS += $(UNIT_MEMBERS)
+tests_unit_test_members_SOURCES = tests/unit/test_members.c
+tests_unit_test_members_LDADD = $(TEST_LIBS)
+tests_unit_test_record_SOURCES = tests/unit/test_record.c
+tests_unit_test_record_LDADD = $(TEST_LIBS)
+tests_unit_test_etcd_SOURCES = tests/unit/test_etcd.c tests/unit/etcd_cluster.c
+tests_unit_test_etcd_LDADD = $(TEST_LIBS)
+tests_unit_test_registrar_SOURCES = tests/unit/test_registrar.c tests/unit/etcd_cluster.c
+tests_unit_test_registrar_LDADD = $(TEST_LIBS)
+tests_unit_test_members_etcd_SOURCES = tests/unit/test_members_etcd.c tests/unit/etcd_cluster.c
+tests_unit_test_members_etcd_LDADD = $(TEST_LIBS)
