@@ -202,6 +202,47 @@ static void check_router(const struct ex_params *p, struct ex_config_errors *e)
 	check_plugin(p, EX_P_router_plugin, p->router_plugin, p->router_plugin_dir, e);
 }
 
+/* Where an expert host says that it is reached must be an address that others can use. */
+static void check_advertised(const struct ex_params *p, struct ex_config_errors *e)
+{
+	static const char *const wildcard[] = {"0.0.0.0", "::"};
+	struct ex_addr a;
+	const bool own = *p->node_advertise != '\0';
+	const enum ex_param_id id = own ? EX_P_node_advertise : EX_P_node_listen;
+	if (ex_addr_parse(own ? p->node_advertise : p->node_listen, NULL, &a) < 0)
+		return;
+	for (size_t i = 0; i < EX_ARRAY_LEN(wildcard); i++)
+		if (strcmp(a.host, wildcard[i]) == 0)
+			wrong(e, p, id,
+				"every address of this host, but [etcd] needs one that routers can connect to: %s",
+				own ? "name it" : "say it with [node] advertise");
+	if (own && a.port == 0)
+		wrong(e, p, id, "the port must be from 1 to 65535");
+}
+
+static void check_etcd(const struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_addr a;
+	if (p->etcd_endpoints.n == 0)
+		wrong(e, p, EX_P_etcd_endpoints, "[etcd] is there without addresses: allowed are HOST:PORT");
+	for (size_t i = 0; i < p->etcd_endpoints.n; i++) {
+		if (ex_addr_parse(p->etcd_endpoints.v[i], NULL, &a) < 0)
+			continue;
+		if (a.port == 0)
+			wrong(e, p, EX_P_etcd_endpoints, "'%s': the port must be from 1 to 65535",
+				p->etcd_endpoints.v[i]);
+		if (!p->node_insecure && !ex_addr_is_loopback(&a))
+			wrong(e, p, EX_P_etcd_endpoints,
+				"%s is not a loopback address, and traffic is neither encrypted nor authenticated: say "
+				"insecure = yes in [node] to allow it",
+				p->etcd_endpoints.v[i]);
+	}
+	if (p->etcd_prefix[strlen(p->etcd_prefix) - 1] == '/')
+		wrong(e, p, EX_P_etcd_prefix, "the last character must not be '/'");
+	if (ex_config_is_expert(p))
+		check_advertised(p, e);
+}
+
 static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 {
 	check_roles(p, e);
@@ -211,6 +252,8 @@ static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 		check_router(p, e);
 	if (ex_config_is_expert(p))
 		check_plugin(p, EX_P_expert_plugin, p->expert_plugin, p->expert_plugin_dir, e);
+	if (p->there[EX_SECTION_etcd])
+		check_etcd(p, e);
 	gid_t gid;
 	int rc = *p->node_admin_group ? ex_config_group(p->node_admin_group, &gid) : 0;
 	if (rc < 0)

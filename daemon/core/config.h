@@ -28,6 +28,12 @@ static inline bool ex_config_is_router(const struct ex_params *p)
 /* The id of a group; -ENOENT when there is none of that name. [any] */
 int ex_config_group(const char *name, gid_t *ret);
 
+/* An expert host that registers itself. */
+static inline bool ex_config_registers(const struct ex_params *p)
+{
+	return ex_config_is_expert(p) && p->there[EX_SECTION_etcd];
+}
+
 /* The syslog priority of [node] log_level. */
 int ex_config_log_level(const struct ex_params *p);
 

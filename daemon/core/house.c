@@ -327,6 +327,7 @@ bool ex_house_drain(struct ex_house *h, unsigned slice_ms)
 			ex_server_set_serving(h->router_server, false);
 		if (h->expert_server)
 			ex_server_set_serving(h->expert_server, false);
+		ex_registrar_freep(&h->registrar); /* routers look elsewhere from now on */
 		if (h->experts_service)
 			ex_experts_service_drain(h->experts_service);
 	}

@@ -134,11 +134,13 @@ int ex_house_build_experts(struct ex_house *h, struct ex_err *err)
 	rc = ex_executor_new(&eo, err, &h->executor);
 	if (rc < 0)
 		return rc;
-	return start_service(h, err);
+	rc = start_service(h, err);
+	return rc == 0 && ex_config_registers(p) ? ex_house_register(h, err) : rc;
 }
 
 void ex_house_free_experts(struct ex_house *h)
 {
+	ex_registrar_freep(&h->registrar);
 	if (h->expert_server)
 		h->expert_server = ex_server_stop(h->expert_server, 0);
 	if (h->executor) { /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */

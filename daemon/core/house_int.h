@@ -11,6 +11,7 @@
 #include "core/house.h"
 #include "engine/service.h"
 #include "expert/service.h"
+#include "fleet/registrar.h"
 
 /* What a plugin is told, and what it may tell. */
 struct ex_plugin_host {
@@ -50,6 +51,7 @@ struct ex_house {
 	struct ex_executor *executor;
 	struct ex_experts_service *experts_service;
 	struct ex_server *expert_server;
+	struct ex_registrar *registrar; /* in etcd; NULL also once the process is stopping */
 
 	struct ex_plugin *trunk_plugin;
 	struct ex_plugin_host trunk_host;
@@ -67,6 +69,7 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err);   /* [loader] 
 void ex_house_free_admin(struct ex_house *h);                       /* [main] after its server is stopped */
 int ex_house_build_experts(struct ex_house *h, struct ex_err *err); /* [loader] */
 void ex_house_free_experts(struct ex_house *h);                     /* [main] */
+int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] once the experts are served */
 int ex_house_build_router(struct ex_house *h, struct ex_err *err);  /* [loader] */
 void ex_house_free_router(struct ex_house *h);                      /* [main] */
 

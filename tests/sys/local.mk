@@ -14,6 +14,7 @@ EXTRA_DIST += \
 	tests/sys/f03_strangers.py \
 	tests/sys/f04_hostile_peers.py \
 	tests/sys/f05_limits.py \
+	tests/sys/f06_etcd.py \
 	tests/sys/f10_failover.py \
 	tests/sys/f11_network.py \
 	tests/sys/fleet.py \

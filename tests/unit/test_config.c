@@ -171,6 +171,16 @@ static void test_each_error(void **state)
 		{EXPERT "[router]\nmax_batch = 64\nstep_tokens_max = 63\n", "less than max_batch = 64"},
 		{EXPERT "[router]\ncontext = 16\n", "[router] page_tokens = 32 (default): more than context = 16"},
 		{EXPERT "[node]\nadmin_group = no such group\n", "there is no such group"},
+		{EXPERT "[etcd]\n", "[etcd] is there without addresses"},
+		{EXPERT "[etcd]\nendpoints = 10.0.0.1:2379\n", "10.0.0.1:2379 is not a loopback address"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:0\n", "'127.0.0.1:0': the port must be from 1 to 65535"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\nprefix = /x/\n", "must not be '/'"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\nlease_ttl_s = 1\n", "a whole number from 2 to 3600"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\ninsecure = yes\nlisten = 0.0.0.0:9\n",
+			"[node] listen = 0.0.0.0:9: every address of this host, but [etcd] needs one"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\nadvertise = [::]:9\n", "name it"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\nadvertise = h1:0\n",
+			"[node] advertise = h1:0: the port"},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
 		struct ex_params p;

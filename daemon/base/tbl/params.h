@@ -13,6 +13,8 @@
 EX_SECTION(node, "This process.")
 EX_PARAM(node, name, NAME, "", "", 0, 0, RESTART, "Name of this node in journals, metrics and handshakes. Unset: the host name.")
 EX_PARAM(node, listen, ADDR, "", "127.0.0.1:7101", 0, 0, RESTART, "Where routers reach the experts of this process (gRPC: Experts, health, reflection). Used with [expert].")
+EX_PARAM(node, advertise, ADDR, "", "", 0, 0, RESTART, "Address under which routers reach the experts of this process, as it is registered in etcd. Unset: listen.")
+EX_PARAM(node, zone, NAME, "", "", 0, 0, RESTART, "What this host may fail together with: a rack, a room. Registered in etcd.")
 EX_PARAM(node, admin, PATH, "", "/run/expertd/admin.sock", 0, 107, RESTART, "Unix socket for expertctl (gRPC: Admin, Router, health, reflection). Peers must have this process's uid, be root, or belong to admin_group.")
 EX_PARAM(node, admin_group, STR, "", "", 0, 32, RESTART, "Members of this group may use the admin socket too.")
 EX_PARAM(node, state, PATH, "", "/var/lib/expertd", 0, 0, RESTART, "Directory for what must outlive the process. Made with mode 0700 when it is missing.")
@@ -64,6 +66,12 @@ EX_PARAM(router, hedge_budget_percent, U32, "%", "5", 0, 100, RESTART, "Rows tha
 EX_PARAM(router, verify_percent, U32, "%", "0", 0, 100, RESTART, "Of the shards' shares of a step, how many a second replica of the same numeric identity computes as well. Results that differ in a bit are told; a host that differs from two others is asked last.")
 EX_PARAM(router, reply_bytes_max, BYTES, "", "4M", 65536, 1073741824, RESTART, "Text queued towards one client that does not read; beyond it the request is cancelled.")
 EX_PARAM(router, prompt_bytes_max, BYTES, "", "4M", 1024, 268435456, RESTART, "Longest request message.")
+
+EX_SECTION(etcd, "Its presence makes an expert host register itself in etcd (v3).")
+EX_PARAM(etcd, endpoints, ADDRS, "", "", 0, 16, RESTART, "Client addresses of the etcd cluster. One is used at a time, and another when it fails.")
+EX_PARAM(etcd, prefix, STR, "", "/expertd", 1, 255, RESTART, "What the fleet's keys begin with: hosts are PREFIX/hosts/NAME. Equal on all hosts of a fleet.")
+EX_PARAM(etcd, lease_ttl_s, U32, "s", "10", 2, 3600, RESTART, "A host that etcd does not hear of for so long is no member any more.")
+EX_PARAM(etcd, timeout_ms, U32, "ms", "2000", 100, 60000, RESTART, "Time for one answer of etcd.")
 
 EX_SECTION(metrics, "Its presence, with a listen address, serves metrics over HTTP.")
 EX_PARAM(metrics, listen, ADDR, "", "", 0, 0, RESTART, "Where Prometheus finds GET /metrics. Unset: only over the admin socket.")

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An expert host in etcd: what it says of itself, and what is told of its registration. Layer L5. */
+#include "core/house_int.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include <config.h> /* of the build; not core/config.h */
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-id128.h>
+
+/* Of this application on this machine, so that the machine's own id stays private. */
+#define MACHINE_APP SD_ID128_MAKE(4b, 91, e7, 3f, e8, f1, 48, 64, b2, 96, 7a, f6, d0, 86, a4, 7b)
+
+static void on_registrar(void *ctx, enum ex_registrar_event ev, const char *text)
+{
+	static const enum ex_event_id id[] = {
+		[EX_REGISTRAR_REGISTERED] = EX_EV_HOST_REGISTERED,
+		[EX_REGISTRAR_LOST] = EX_EV_HOST_UNREGISTERED,
+		[EX_REGISTRAR_REGAINED] = EX_EV_HOST_REREGISTERED,
+		[EX_REGISTRAR_CLASH] = EX_EV_HOST_NAME_TAKEN,
+		[EX_REGISTRAR_REFUSED] = EX_EV_ETCD_REFUSED,
+		[EX_REGISTRAR_UNREACHABLE] = EX_EV_ETCD_UNREACHABLE,
+		[EX_REGISTRAR_BACK] = EX_EV_ETCD_BACK,
+	};
+	const struct ex_house *h = ctx;
+	const struct ex_field fields[] = {{"EX_HOST", h->p->node_name}, {NULL, NULL}};
+	if (ev == EX_REGISTRAR_UNREACHABLE)
+		ex_event(id[ev], fields, "etcd cannot be reached: %s; serving goes on", text);
+	else
+		ex_event(id[ev], fields, "%s", text);
+}
+
+/* [node] advertise, else where the server listens, with the port that it got. */
+static void fill_address(const struct ex_house *h, struct ex_member *m)
+{
+	struct ex_addr a;
+	if (*h->p->node_advertise) {
+		snprintf(m->address, sizeof m->address, "%s", h->p->node_advertise);
+	} else if (ex_addr_parse(h->p->node_listen, NULL, &a) == 0) {
+		bool v6 = strchr(a.host, ':') != NULL;
+		snprintf(m->address, sizeof m->address, "%s%s%s:%d", v6 ? "[" : "", a.host, v6 ? "]" : "",
+			ex_server_port(h->expert_server));
+	}
+}
+
+int ex_house_register(struct ex_house *h, struct ex_err *err)
+{
+	const struct ex_params *p = h->p;
+	struct ex_str shards = EX_STR_INIT;
+	struct ex_member m = {
+		.expert_groups = h->n_groups,
+		.memory_bytes = ex_mem_available() + ex_mem_resident(),
+	};
+	sd_id128_t machine;
+	for (size_t i = 0; i < p->expert_shards.n; i++)
+		ex_str_addf(&shards, "%s%s", i ? " " : "", p->expert_shards.v[i]);
+	if (shards.oom || shards.n >= EX_MEMBER_SHARDS_MAX) {
+		ex_str_done(&shards);
+		return ex_err_set(err, -E2BIG, "[expert] shards is too long to be registered in etcd");
+	}
+	m.shards = shards.s;
+	snprintf(m.name, sizeof m.name, "%s", p->node_name);
+	snprintf(m.zone, sizeof m.zone, "%s", p->node_zone);
+	snprintf(m.version, sizeof m.version, "%s", PACKAGE_VERSION);
+	snprintf(m.plugin, sizeof m.plugin, "%s", h->expert_host.name);
+	snprintf(m.model_digest, sizeof m.model_digest, "%s", ex_weights_digest(h->weights));
+	fill_address(h, &m);
+	if (sd_id128_get_machine_app_specific(MACHINE_APP, &machine) >= 0) /* a container may have none */
+		sd_id128_to_string(machine, m.machine);
+	const struct ex_registrar_opts o = {
+		.endpoints = (const char *const *)p->etcd_endpoints.v,
+		.n_endpoints = p->etcd_endpoints.n,
+		.channel = {.loop = h->loop_control},
+		.prefix = p->etcd_prefix,
+		.timeout_ms = p->etcd_timeout_ms,
+		.lease_ttl_s = p->etcd_lease_ttl_s,
+		.self = &m,
+		.event = on_registrar,
+		.ctx = h,
+	};
+	int rc = ex_registrar_new(&o, err, &h->registrar);
+	ex_str_done(&shards);
+	return rc < 0 ? ex_err_prefix(err, "[etcd]") : 0;
+}

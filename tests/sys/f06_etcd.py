@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expert hosts that register in a real etcd: leases kept, renewed, left behind and taken away; etcd itself killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+from fleet import Skip, expect, expect_equal, free_ports, wait_until
+
+PREFIX = "/expertd/hosts/"
+
+
+class Etcd:
+    """One etcd on loopback, in a directory of its own."""
+
+    def __init__(self, directory):
+        if not shutil.which("etcd") or not shutil.which("etcdctl"):
+            raise Skip("etcd and etcdctl are not installed (packages etcd-server, etcd-client)")
+        self.dir, (self.port, self.peer), self.process = directory, free_ports(2), None
+        os.makedirs(directory, exist_ok=True)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def start(self):
+        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self.peer}"
+        with open(os.path.join(self.dir, "log"), "ab") as log:
+            self.process = subprocess.Popen(
+                ["etcd", "--name=m0", f"--data-dir={self.dir}/data", f"--listen-client-urls={client}",
+                 f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+                 f"--initial-cluster=m0={peer}", "--heartbeat-interval=50", "--election-timeout=500", "--logger=zap",
+                 "--log-level=warn"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until("etcd answers", lambda: self.ctl("get", "ready").returncode == 0)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def ctl(self, *args):
+        return subprocess.run(["etcdctl", "--endpoints", self.address, "--command-timeout=2s", "--dial-timeout=1s", *args],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+
+    def hosts(self):
+        """{name: record} as registered."""
+        p = self.ctl("get", "--prefix", "--print-value-only", PREFIX)
+        return {r["name"]: r for r in map(json.loads, p.stdout.split("\n")[:-1]) if r} if p.returncode == 0 else None
+
+
+def expert(f, etcd, name, shards, ttl=2, node=None, **kw):
+    """An expert host with [etcd]; not started. `node`: more of [node]."""
+    host = f.expert(name, shards, start=False, **kw)
+    os.makedirs(host.config_path + ".d", exist_ok=True)
+    with open(host.config_path + ".d/10-etcd.conf", "w", encoding="utf-8") as c:
+        c.write(f"[etcd]\nendpoints = {etcd.address}\nlease_ttl_s = {ttl}\ntimeout_ms = 1000\n")
+        c.write("[node]\n" + "".join(f"{k} = {v}\n" for k, v in (node or {}).items()))
+    return host
+
+
+def events(node):
+    return [e["name"] for e in map(json.loads, node.ctl("--json", "events").stdout.splitlines())]
+
+
+def count(node, event):
+    return events(node).count(event)
+
+
+def test_register_and_leave(case):
+    with case.fleet() as f, Etcd(os.path.join(case.dir, "etcd")) as etcd:
+        low, high = f.halves()
+        h1 = expert(f, etcd, "h1", low, node={"zone": "a"}).start()
+        h2 = expert(f, etcd, "h2", high, node={"zone": "b", "advertise": "h2.example:7101"}).start()
+        hosts = wait_until("both are registered", lambda: (lambda h: h if len(h or {}) == 2 else None)(etcd.hosts()))
+        digest = h1.ctl_json("status")["model_digest"]
+        expect_equal((hosts["h1"]["address"], hosts["h1"]["zone"]), (h1.address, "a"), "address and zone of h1")
+        expect_equal((hosts["h2"]["address"], hosts["h2"]["zone"]), ("h2.example:7101", "b"), "address and zone of h2")
+        for h, shards in ((hosts["h1"], low), (hosts["h2"], high)):
+            expect_equal((h["model_digest"], h["expert_groups"], h["shards"]), (digest, f.groups, shards), f"model of {h['name']}")
+            expect(h["memory_bytes"] > 1 << 20 and h["plugin"].startswith("cpu"), f"memory or plugin: {h}")
+        expect_equal(count(h1, "HOST_REGISTERED"), 1, "HOST_REGISTERED of h1")
+        # a stop takes the key away at once; a kill leaves it until the lease ends, or until the same host is back
+        h1.stop()
+        expect_equal(sorted(etcd.hosts()), ["h2"], "hosts after h1 was stopped")
+        h2.kill()
+        h2.start()
+        wait_until("h2 is registered again", lambda: count(h2, "HOST_REGISTERED") == 1)
+        expect_equal(count(h2, "HOST_NAME_TAKEN"), 0, "HOST_NAME_TAKEN after a restart")
+        h2.kill()
+        wait_until("the lease of h2 has ended", lambda: etcd.hosts() == {})
+
+
+def test_two_of_one_name(case):
+    """Named at the second one, which serves on and gets the name when the first one leaves."""
+    with case.fleet() as f, Etcd(os.path.join(case.dir, "etcd")) as etcd:
+        low, high = f.halves()
+        h1 = expert(f, etcd, "h1", low).start()
+        wait_until("h1 is registered", lambda: count(h1, "HOST_REGISTERED") == 1)
+        other = expert(f, etcd, "h2", high, node={"name": "h1"}).start()
+        wait_until("the clash is told", lambda: count(other, "HOST_NAME_TAKEN") == 1)
+        expect(h1.address in other.log(), "the one who has the name is not named")
+        expect_equal(etcd.hosts()["h1"]["address"], h1.address, "who has the name")
+        h1.stop()
+        wait_until("the other has the name", lambda: count(other, "HOST_REGISTERED") == 1)
+        expect_equal(etcd.hosts()["h1"]["address"], other.address, "who has the name then")
+
+
+def test_frozen_until_the_lease_ends(case):
+    with case.fleet() as f, Etcd(os.path.join(case.dir, "etcd")) as etcd:
+        h1 = expert(f, etcd, "h1", f.halves()[0]).start()
+        wait_until("h1 is registered", lambda: etcd.hosts())
+        h1.signal(signal.SIGSTOP)
+        wait_until("its lease has ended", lambda: etcd.hosts() == {})
+        h1.signal(signal.SIGCONT)
+        wait_until("it is registered again", lambda: etcd.hosts())
+        wait_until("which is told", lambda: count(h1, "HOST_REREGISTERED") == 1)
+        expect_equal(count(h1, "HOST_UNREGISTERED"), 1, "HOST_UNREGISTERED")
+
+
+def test_etcd_away(case):
+    """Hosts start, serve and stop without etcd, and register when it comes."""
+    with case.fleet() as f, Etcd(os.path.join(case.dir, "etcd")) as etcd:
+        low, high = f.halves()
+        etcd.kill()
+        h1 = expert(f, etcd, "h1", low).start(wait=False)
+        h2 = expert(f, etcd, "h2", high).start(wait=False)
+        r1 = f.router("r1", [h1, h2])
+        wait_until("that etcd is away is told", lambda: count(h1, "ETCD_UNREACHABLE") == 1)
+        expect_equal(r1.generate("What is 347 + 589?").text.strip(), "936", "the answer without etcd")
+        etcd.start()
+        wait_until("both are registered", lambda: len(etcd.hosts() or {}) == 2)
+        expect_equal(count(h1, "ETCD_BACK"), 1, "ETCD_BACK")
+        etcd.kill()
+        wait_until("that etcd is away is told again", lambda: count(h1, "ETCD_UNREACHABLE") == 2)
+        h2.stop()
