@@ -101,9 +101,11 @@ static void check_roles(const struct ex_params *p, struct ex_config_errors *e)
 {
 	if (!ex_config_is_expert(p) && !ex_config_is_router(p))
 		ex_config_error(e, "no role is given: a section [expert], [router] or both are needed");
-	if (ex_config_is_router(p) && !ex_config_is_expert(p) && p->router_peers.n == 0)
+	if (ex_config_is_router(p) && !ex_config_is_expert(p) && p->router_peers.n == 0 && !p->there[EX_SECTION_etcd])
 		wrong(e, p, EX_P_router_peers,
-			"a router needs expert hosts: list them here, or add [expert] to this process");
+			"a router needs expert hosts: list them here, add [etcd] where they are registered, or "
+			"[expert] to "
+			"this process");
 	if (p->there[EX_SECTION_metrics] && !*p->metrics_listen)
 		wrong(e, p, EX_P_metrics_listen, "[metrics] is there without an address: allowed is HOST:PORT");
 }

@@ -108,6 +108,7 @@ int ex_house_new(const struct ex_house_opts *o, struct ex_err *err, struct ex_ho
 		return ex_err_errno(err, -ENOMEM, "cannot start");
 	h->o = *o;
 	h->p = o->params;
+	ex_lock_init(&h->members_lock, "members");
 	*ret = h;
 	return 0;
 }
@@ -204,6 +205,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 	ex_loop_freep(&h->loop_data);
 	ex_loop_freep(&h->loop_control);
 	ex_loop_freep(&h->loop_admin);
+	ex_lock_done(&h->members_lock);
 	free(h);
 	return NULL;
 }
@@ -274,9 +276,10 @@ void ex_house_tick(struct ex_house *h)
 		return;
 	h->tick_ns = now;
 	set_gauges(h);
-	if (h->dispatch)
+	if (h->dispatch) {
+		ex_house_apply_members(h);
 		watch_coverage(h);
-	else
+	} else
 		tell_status(h, "%s experts; %u rows queued", h->draining ? "draining" : "serving",
 			ex_executor_queued_rows(h->executor));
 }

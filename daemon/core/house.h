@@ -3,12 +3,14 @@
 #ifndef EX_CORE_HOUSE_H
 #define EX_CORE_HOUSE_H
 
+#include "base/lock.h"
 #include "base/params.h"
 
 struct ex_house;
 
 struct ex_house_opts {
-	const struct ex_params *params; /* borrowed; of what a reload may change the house reads nothing */
+	const struct ex_params *params; /* borrowed */
+	struct ex_lock *params_lock;    /* held to read what a reload may change */
 	/* For the admin service [cq of the admin loop]: the configuration as text, and a reload. */
 	void (*dump_config)(void *ctx, struct ex_str *out);
 	int (*reload)(void *ctx, struct ex_err *err, void (*changed)(void *fn_ctx, const char *name, bool taken),
@@ -24,6 +26,9 @@ struct ex_house *ex_house_free(struct ex_house *h);
  * -ECANCELED after ex_house_cancel. [loader] */
 int ex_house_build(struct ex_house *h, struct ex_err *err);
 void ex_house_cancel(struct ex_house *h); /* [any] */
+
+/* Takes up what a reload has changed in the parameters; the caller holds params_lock. At any time. [main, admin loop] */
+void ex_house_reload(struct ex_house *h);
 
 /* After build and while it drains, about twice a second: health answers, gauges, STATUS=. [main] */
 void ex_house_tick(struct ex_house *h);

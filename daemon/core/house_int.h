@@ -21,6 +21,20 @@ struct ex_plugin_host {
 	const struct ex_text_list *options; /* "KEY=VALUE"; borrowed from the parameters */
 };
 
+/* Where the router hears of expert hosts. */
+enum { EX_SOURCE_PEERS, EX_SOURCE_ETCD, EX_SOURCE_N };
+struct ex_house_listed {
+	char **v; /* [n] addresses */
+	size_t n;
+};
+struct ex_house_source {
+	struct ex_house *house;
+	struct ex_members *members;
+	bool stale;                    /* [cq of the control loop] */
+	struct ex_house_listed listed; /* guarded by house->members_lock, as `changed` */
+	bool changed;
+};
+
 /* Built from top to bottom, taken apart from bottom to top; NULL: not there. */
 struct ex_house {
 	struct ex_house_opts o;
@@ -53,6 +67,11 @@ struct ex_house {
 	struct ex_server *expert_server;
 	struct ex_registrar *registrar; /* in etcd; NULL also once the process is stopping */
 
+	struct ex_lock members_lock;
+	struct ex_house_source source[EX_SOURCE_N];
+	uint64_t
+		members_ns; /* when hosts that etcd has lost sight of were last looked at; 0: there are none [as apply] */
+
 	struct ex_plugin *trunk_plugin;
 	struct ex_plugin_host trunk_host;
 	uint32_t n_ctx, n_pages;
@@ -72,6 +91,12 @@ void ex_house_free_experts(struct ex_house *h);                     /* [main] */
 int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] once the experts are served */
 int ex_house_build_router(struct ex_house *h, struct ex_err *err);  /* [loader] */
 void ex_house_free_router(struct ex_house *h);                      /* [main] */
+/* [router] peers as they are now: the first list. [loader] */
+int ex_house_copy_peers(struct ex_house *h, struct ex_err *err);
+int ex_house_follow_members(struct ex_house *h, struct ex_err *err); /* [loader] before dispatch is used */
+/* Makes the hosts of the sources dispatch's. [loader] until the house is built, then [main] */
+void ex_house_apply_members(struct ex_house *h);
+void ex_house_leave_members(struct ex_house *h); /* [main] */
 
 /* Shows the admin service what is there now. */
 void ex_house_show(struct ex_house *h);

@@ -74,8 +74,8 @@ static int build_dispatch(struct ex_house *h, struct ex_err *err)
 		.registry = h->registry,
 		.loop_data = h->loop_dispatch,
 		.loop_control = h->loop_control,
-		.peers = (const char *const *)p->router_peers.v,
-		.n_peers = p->router_peers.n,
+		.peers = (const char *const *)h->source[EX_SOURCE_PEERS].listed.v,
+		.n_peers = h->source[EX_SOURCE_PEERS].listed.n,
 		.connect_ms = p->router_connect_ms,
 		.heartbeat_ms = p->router_heartbeat_ms,
 		.frame_timeout_ms = p->router_frame_timeout_ms,
@@ -227,6 +227,7 @@ static int wait_covered(struct ex_house *h, struct ex_err *err)
 	uint32_t covered, shards, ready, hosts;
 	uint64_t tell_ns = ex_now_ns() + COVERAGE_TELL_NS;
 	while (!ex_dispatch_wait_covered(h->dispatch, COVERAGE_SLICE_MS, &missing)) {
+		ex_house_apply_members(h);
 		int rc = ex_house_check_cancelled(h, err);
 		if (rc < 0)
 			return rc;
@@ -253,7 +254,11 @@ int ex_house_build_router(struct ex_house *h, struct ex_err *err)
 	if (rc == 0)
 		rc = ex_house_check_cancelled(h, err);
 	if (rc == 0)
+		rc = ex_house_copy_peers(h, err);
+	if (rc == 0)
 		rc = build_dispatch(h, err);
+	if (rc == 0)
+		rc = ex_house_follow_members(h, err);
 	if (rc == 0)
 		rc = build_engine(h, err);
 	if (rc < 0)
@@ -273,6 +278,7 @@ void ex_house_free_router(struct ex_house *h)
 		h->engine = ex_engine_free(h->engine);
 	if (h->router_service)
 		h->router_service = ex_router_service_free(h->router_service);
+	ex_house_leave_members(h);
 	if (h->dispatch)
 		h->dispatch = ex_dispatch_free(h->dispatch);
 	if (h->trunk)

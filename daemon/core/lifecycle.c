@@ -103,6 +103,7 @@ static int reload(
 		ex_lock_take(&l->lock);
 		ex_params_reload(l->params, &fresh, note_change, &c);
 		ex_log_level(ex_config_log_level(l->params));
+		ex_house_reload(l->house);
 		ex_lock_give(&l->lock);
 		ex_params_done(&fresh);
 	}
@@ -180,7 +181,8 @@ static int open_signals(struct ex_err *err)
 static int start(struct life *l, struct ex_err *err)
 {
 	uint64_t watchdog_us = 0;
-	const struct ex_house_opts o = {.params = l->params, .dump_config = dump_config, .reload = reload, .ctx = l};
+	const struct ex_house_opts o = {
+		.params = l->params, .params_lock = &l->lock, .dump_config = dump_config, .reload = reload, .ctx = l};
 	l->signal_fd = open_signals(err);
 	if (l->signal_fd < 0)
 		return l->signal_fd;

@@ -56,9 +56,11 @@ struct ex_dispatch_opts {
 };
 int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct ex_dispatch **ret);
 struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d);
-/* The fleet is these expert hosts from now on: new ones are greeted, rows of those that left go to others. -ENOSPC: more than
- * EX_FLEET_HOSTS_MAX, -ENOMEM; what could be done was done. Returns after those that left are gone. [main] */
-int ex_dispatch_set_members(struct ex_dispatch *d, const char *const *addresses, size_t n, struct ex_err *err);
+/* The fleet is these expert hosts from now on: new ones are greeted, rows of those that left go to others. keep_living: who is not
+ * listed, but answers, and does not drain, stays. -ENOSPC: more than EX_FLEET_HOSTS_MAX, -ENOMEM; what could be done was done.
+ * Returns after those that left are gone. One thread at a time. */
+int ex_dispatch_set_members(
+	struct ex_dispatch *d, const char *const *addresses, size_t n, bool keep_living, struct ex_err *err);
 /* The callbacks that trunk steps take; ctx is d. */
 const struct ex_moe_ops *ex_dispatch_moe_ops(struct ex_dispatch *d);
 

@@ -98,7 +98,17 @@ static bool is_member(struct ex_dispatch *d, const char *address)
 	return found;
 }
 
-int ex_dispatch_set_members(struct ex_dispatch *d, const char *const *addresses, size_t n, struct ex_err *err)
+/* Not listed any more, but it answers: what lists it has lost sight of it, not we. */
+static bool is_living(struct ex_dispatch *d, const struct fleet_host *h)
+{
+	ex_lock_take(&d->lock);
+	bool living = ex_host_usable(h) && h->state != EX_HOST_DRAINING;
+	ex_lock_give(&d->lock);
+	return living;
+}
+
+int ex_dispatch_set_members(
+	struct ex_dispatch *d, const char *const *addresses, size_t n, bool keep_living, struct ex_err *err)
 {
 	int rc = 0;
 	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
@@ -109,7 +119,8 @@ int ex_dispatch_set_members(struct ex_dispatch *d, const char *const *addresses,
 		}
 	/* after the new ones have joined, and by this thread only: `used` changes nowhere else */
 	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
-		if (d->hosts[p].used && !is_listed(d->hosts[p].address, addresses, n))
+		if (d->hosts[p].used && !is_listed(d->hosts[p].address, addresses, n) &&
+			!(keep_living && is_living(d, &d->hosts[p])))
 			leave(d, &d->hosts[p]);
 	return rc;
 }
@@ -127,7 +138,7 @@ int ex_roster_start(struct ex_dispatch *d, struct ex_err *err)
 		rc = ex_timer_start(d->o.loop_data, tick_ms, tick_data, d, &d->timer_data);
 	if (rc)
 		return ex_err_errno(err, rc, "dispatch: failed to start its timers");
-	return ex_dispatch_set_members(d, d->o.peers, d->o.n_peers, err);
+	return ex_dispatch_set_members(d, d->o.peers, d->o.n_peers, false, err);
 }
 
 void ex_roster_stop(struct ex_dispatch *d)

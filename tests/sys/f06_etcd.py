@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 from fleet import Skip, expect, expect_equal, free_ports, wait_until
+from streams import Streams, size
 
 PREFIX = "/expertd/hosts/"
 
@@ -141,3 +142,39 @@ def test_etcd_away(case):
         etcd.kill()
         wait_until("that etcd is away is told again", lambda: count(h1, "ETCD_UNREACHABLE") == 2)
         h2.stop()
+
+
+def follow(f, etcd, name, **keys):
+    """A router that knows etcd only; started, not ready."""
+    return f.router(name, start=False, extra={"etcd": {"endpoints": etcd.address, "lease_ttl_s": 2, "timeout_ms": 1000}}, **keys).start(wait=False)
+
+
+def names(r1):
+    return {h["name"]: h["state"] for h in r1.ctl_json("host", "list")["hosts"]}
+
+
+def test_router_follows(case):
+    """Hosts that come, go, die and are cut off from etcd, and etcd itself killed: no request fails, no token changes."""
+    with case.fleet() as f, Etcd(os.path.join(case.dir, "etcd")) as etcd:
+        h1, h2 = expert(f, etcd, "h1", "auto").start(wait=False), expert(f, etcd, "h2", "auto").start(wait=False)
+        r1 = follow(f, etcd, "r1")
+        r1.wait_ready()
+        with Streams(r1, *size(case)) as s:
+            h3 = expert(f, etcd, "h3", "auto").start()
+            wait_until("h3 is taken up", lambda: names(r1).get("h3") == "ready")
+            h1.stop()
+            wait_until("h1 is gone", lambda: set(names(r1)) == {"h2", "h3"})
+            etcd.kill()
+            wait_until("that etcd is away is told", lambda: count(r1, "ETCD_UNREACHABLE") == 1)
+            s.run(3)  # longer than a lease
+            expect_equal(names(r1), {"h2": "ready", "h3": "ready"}, "hosts without etcd")
+            h3.kill()
+            wait_until("h3 is down", lambda: names(r1)["h3"] == "down")
+            etcd.start()
+            wait_until("that etcd is back is told", lambda: count(r1, "ETCD_BACK") == 1)
+            h1.start()
+            wait_until("h1 is back, and h3 is forgotten", lambda: names(r1) == {"h1": "ready", "h2": "ready"}, timeout=30)
+            etcd.ctl("del", PREFIX + "h1")  # as when only etcd has lost sight of it
+            s.run(1)
+            expect_equal(names(r1)["h1"], "ready", "h1, which answers, though its key was deleted")
+            s.stop("hosts that come and go in etcd")

@@ -370,7 +370,10 @@ static void test_members_change(void **state)
 	for (int i = 0; i < 6; i++) {
 		int out = i % 2, n = f.host[out].n_frames;
 		const char *const one[] = {f.host[!out].address};
-		EXPECT_OK(err, ex_dispatch_set_members(f.d, one, 1, &err));
+		EXPECT_OK(err, ex_dispatch_set_members(f.d, one, 1, true, &err)); /* it answers: it stays */
+		ex_dispatch_coverage(f.d, &covered, &n_shards, &ready, &hosts);
+		assert_int_equal(hosts, 2);
+		EXPECT_OK(err, ex_dispatch_set_members(f.d, one, 1, false, &err));
 		ex_dispatch_coverage(f.d, &covered, &n_shards, &ready, &hosts);
 		assert_int_equal(hosts, 1);
 		if (!ex_dispatch_wait_covered(f.d, 10000, &err))
@@ -379,7 +382,7 @@ static void test_members_change(void **state)
 		assert_int_equal(f.host[out].n_frames, n);
 		const char *const two[] = {f.host[0].address, f.host[1].address};
 		int before = f.n_ready;
-		EXPECT_OK(err, ex_dispatch_set_members(f.d, two, 2, &err));
+		EXPECT_OK(err, ex_dispatch_set_members(f.d, two, 2, false, &err));
 		while (f.n_ready == before)
 			usleep(1000);
 	}
@@ -393,7 +396,7 @@ static void *exchange_soon(void *arg)
 	const char *const other[] = {f->host[1].address};
 	while (f->host[0].n_frames == 0)
 		usleep(1000);
-	assert_int_equal(ex_dispatch_set_members(f->d, other, 1, NULL), 0);
+	assert_int_equal(ex_dispatch_set_members(f->d, other, 1, false, NULL), 0);
 	return NULL;
 }
 
@@ -405,7 +408,7 @@ static void test_member_leaves_at_work(void **state)
 	defaults();
 	open_fixture(&f, 2, both, EXPERTD_F32);
 	const char *const first[] = {f.host[0].address};
-	assert_int_equal(ex_dispatch_set_members(f.d, first, 1, NULL), 0);
+	assert_int_equal(ex_dispatch_set_members(f.d, first, 1, false, NULL), 0);
 	make_rows(1);
 	expected(2, EXPERTD_F32, want);
 	f.host[0].mode = FAKE_SILENT;

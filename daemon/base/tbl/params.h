@@ -42,7 +42,7 @@ EX_PARAM(expert, reply_bytes_max, BYTES, "", "256M", 1048576, 68719476736, RESTA
 
 EX_SECTION(router, "Its presence makes the process a router.")
 EX_PARAM(router, listen, ADDR, "", "127.0.0.1:7100", 0, 0, RESTART, "Where clients reach the Router service (gRPC: Router, health, reflection).")
-EX_PARAM(router, peers, ADDRS, "", "", 0, 1024, RESTART, "Expert hosts. Shards of this process need no entry.")
+EX_PARAM(router, peers, ADDRS, "", "", 0, 1024, LIVE, "Expert hosts, besides those that are registered in etcd. Shards of this process need no entry.")
 EX_PARAM(router, max_batch, U32, "sequences", "32", 1, 1024, RESTART, "Sequences that are computed together.")
 EX_PARAM(router, step_tokens_max, U32, "tokens", "512", 1, 8192, RESTART, "Tokens of one step: first one for each running sequence, then pieces of prompts. Not below max_batch.")
 EX_PARAM(router, queue_max, U32, "requests", "256", 0, 65536, RESTART, "Requests taken beyond max_batch, to wait for a place; more are refused at once.")
@@ -67,7 +67,7 @@ EX_PARAM(router, verify_percent, U32, "%", "0", 0, 100, RESTART, "Of the shards'
 EX_PARAM(router, reply_bytes_max, BYTES, "", "4M", 65536, 1073741824, RESTART, "Text queued towards one client that does not read; beyond it the request is cancelled.")
 EX_PARAM(router, prompt_bytes_max, BYTES, "", "4M", 1024, 268435456, RESTART, "Longest request message.")
 
-EX_SECTION(etcd, "Its presence makes an expert host register itself in etcd (v3).")
+EX_SECTION(etcd, "Its presence makes an expert host register itself in etcd (v3), and a router use the hosts that are registered there.")
 EX_PARAM(etcd, endpoints, ADDRS, "", "", 0, 16, RESTART, "Client addresses of the etcd cluster. One is used at a time, and another when it fails.")
 EX_PARAM(etcd, prefix, STR, "", "/expertd", 1, 255, RESTART, "What the fleet's keys begin with: hosts are PREFIX/hosts/NAME. Equal on all hosts of a fleet.")
 EX_PARAM(etcd, lease_ttl_s, U32, "s", "10", 2, 3600, RESTART, "A host that etcd does not hear of for so long is no member any more.")
