@@ -206,15 +206,15 @@ static void test_reload(void **state)
 	struct seen seen = {0};
 	EXPECT_OK(err, ex_params_init(&fresh, &err));
 	EXPECT_OK(err, ex_params_set(&fresh, ex_param_find("node", "drain_s"), "5", "f", 2, &err));
-	EXPECT_OK(err, ex_params_set(&fresh, ex_param_find("router", "peers"), "a:1", "f", 3, &err));
+	EXPECT_OK(err, ex_params_set(&fresh, ex_param_find("router", "listen"), "a:1", "f", 3, &err));
 	EXPECT_OK(err, ex_params_set(&fresh, ex_param_find("router", "max_batch"), "32", "f", 4, &err)); /* as it was */
 	ex_params_reload(&p, &fresh, note, &seen);
 	assert_int_equal(seen.n_taken, 1);
 	assert_int_equal(seen.n_left, 1);
-	assert_string_equal(seen.last_left, "router.peers");
+	assert_string_equal(seen.last_left, "router.listen");
 	assert_int_equal(p.node_drain_s, 5);
 	assert_string_equal(p.origin[EX_P_node_drain_s].file, "f");
-	assert_int_equal(p.router_peers.n, 0);
+	assert_string_equal(p.router_listen, "127.0.0.1:7100");
 	ex_params_done(&fresh);
 }
 
