@@ -38,7 +38,7 @@ MAY_SEE = {
 }
 # Room -> single headers of rooms that it does not see.
 ALSO = {
-    "ctl": ["expert/loader.h", "expert/conformance.h", "fleet/hostfile.h", "fleet/placement.h", "fleet/simulate.h", "fleet/trace.h"],
+    "ctl": ["expert/loader.h", "expert/conformance.h", "fleet/hostfile.h", "fleet/placement.h", "fleet/planner.h", "fleet/simulate.h", "fleet/trace.h"],
     "plugins": ["trunk/ops.h", "base/dtype.h"],
     "kernels": ["base/dtype.h", "expertd/plugin.h"],
 }

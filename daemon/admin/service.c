@@ -17,7 +17,7 @@
 #define FOLLOWER_BYTES_MAX (1 << 20) /* queued towards a client that does not read: it gets no more until it does */
 #define EVENTS_AT_ONCE     32
 
-enum { METHOD_N = 9 };
+enum { METHOD_N = 10 };
 
 /* One method: unpacks its request, fills a reply in `keep` and returns it packed; NULL: err. [cq] */
 typedef struct ex_out *unary_fn(
@@ -101,6 +101,20 @@ static struct ex_out *do_drain(
 			: "expert host %s was taken out of use by an operator; %u of its shards have no other replica",
 		q->name, r.shards_alone);
 	return ex_out_pack(&r.base);
+}
+
+static struct ex_out *do_plan(
+	struct ex_admin *a, const ProtobufCMessage *request, struct ex_keep *k, struct ex_err *err)
+{
+	Expertd__V1__PlanFleetReply r = EXPERTD__V1__PLAN_FLEET_REPLY__INIT;
+	int rc;
+	ex_lock_take(&a->lock);
+	if (!a->parts.dispatch)
+		rc = ex_err_set(err, -ENOTSUP, "this node is no router: a fleet is planned on a router");
+	else
+		rc = ex_view_plan(&a->parts, (const Expertd__V1__PlanFleetRequest *)request, k, err, &r);
+	ex_lock_give(&a->lock);
+	return rc < 0 ? NULL : ex_out_pack(&r.base);
 }
 
 static struct ex_out *do_shards(
@@ -315,6 +329,7 @@ static void fill_methods(struct ex_admin *a)
 		{"/expertd.v1.Admin/Status", &expertd__v1__status_request__descriptor, do_status},
 		{"/expertd.v1.Admin/ListHosts", &expertd__v1__list_hosts_request__descriptor, do_hosts},
 		{"/expertd.v1.Admin/DrainHost", &expertd__v1__drain_host_request__descriptor, do_drain},
+		{"/expertd.v1.Admin/PlanFleet", &expertd__v1__plan_fleet_request__descriptor, do_plan},
 		{"/expertd.v1.Admin/ListShards", &expertd__v1__list_shards_request__descriptor, do_shards},
 		{"/expertd.v1.Admin/ListPlugins", &expertd__v1__list_plugins_request__descriptor, do_plugins},
 		{"/expertd.v1.Admin/Events", &expertd__v1__events_request__descriptor, NULL},

@@ -4,9 +4,14 @@
 
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "engine/place.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#define PLAN_REPLICAS_MIN 2
+#define PLAN_REPLICAS_MAX 8
+#define PLAN_THRESHOLD    0.05 /* as expertctl fleet simulate */
 
 /* Makes room for one more pointer in a repeated field, and a zeroed message of `size` bytes for it. NULL: k->oom. */
 static void *add_message(struct ex_keep *k, void *array, size_t *n, size_t *cap, size_t size)
@@ -143,6 +148,8 @@ static void add_host(void *ctx, const struct ex_host_view *v)
 	m->frames_in_flight = v->n_frames;
 	m->load = v->load;
 	m->plugin = ex_keep_text(h->k, v->plugin);
+	m->zone = ex_keep_text(h->k, v->zone);
+	m->memory_bytes = v->memory_bytes;
 }
 
 void ex_view_hosts(const struct ex_admin_opts *o, const struct ex_admin_parts *p, struct ex_keep *k,
@@ -164,6 +171,69 @@ void ex_view_hosts(const struct ex_admin_opts *o, const struct ex_admin_parts *p
 	self.n_shards = s.shards_ready;
 	self.rows = s.rows;
 	add_host(&h, &self);
+}
+
+/* --- placement ------------------------------------------------------------------------------------------- */
+
+static Expertd__V1__PlanFigures *figures(struct ex_keep *k, const struct ex_planner_figures *f)
+{
+	Expertd__V1__PlanFigures *m = ex_keep_alloc(k, 1, sizeof *m);
+	if (!m)
+		return NULL;
+	expertd__v1__plan_figures__init(m);
+	m->imbalance = f->imbalance;
+	m->imbalance_layer = f->imbalance_layer;
+	m->replicas_min = f->replicas_min;
+	m->replicas_max = f->replicas_max;
+	m->replicas_mean = f->replicas_mean;
+	m->bytes = f->bytes;
+	m->shards_uncovered = f->n_uncovered;
+	m->shards_under = f->n_under;
+	m->shards_few_zones = f->n_few_zones;
+	return m;
+}
+
+static void add_move(struct ex_keep *k, Expertd__V1__PlanFleetReply *r, size_t *cap, const struct ex_place_move *v)
+{
+	char name[EX_SHARD_NAME_MAX];
+	Expertd__V1__PlanMove *m = add_message(k, &r->moves, &r->n_moves, cap, sizeof *m);
+	if (!m)
+		return;
+	expertd__v1__plan_move__init(m);
+	m->host = ex_keep_text(k, v->host);
+	m->shard = ex_keep_text(k, ex_shard_name(&v->shard, name));
+	m->load = v->load;
+	m->bytes = v->bytes;
+	m->why = ex_keep_text(k, v->why);
+}
+
+int ex_view_plan(const struct ex_admin_parts *p, const Expertd__V1__PlanFleetRequest *q, struct ex_keep *k,
+	struct ex_err *err, Expertd__V1__PlanFleetReply *r)
+{
+	struct ex_place plan;
+	struct ex_planner_opts o = {
+		.min_replicas = q->min_replicas ? q->min_replicas : PLAN_REPLICAS_MIN,
+		.max_replicas = q->max_replicas,
+		.budget_bytes = q->budget_bytes,
+		.threshold = PLAN_THRESHOLD,
+		.repair_only = q->repair_only,
+	};
+	if (!o.max_replicas)
+		o.max_replicas = EX_MAX(o.min_replicas, (uint32_t)PLAN_REPLICAS_MAX);
+	int rc = ex_dispatch_place(p->dispatch, &o, err, &plan);
+	if (rc < 0)
+		return rc;
+	size_t cap = 0;
+	for (size_t i = 0; i < plan.n_moves; i++)
+		add_move(k, r, &cap, &plan.moves[i]);
+	r->before = figures(k, &plan.before);
+	r->after = figures(k, &plan.after);
+	r->bytes_moved = plan.bytes_moved;
+	r->over_budget = plan.over_budget;
+	r->hosts = plan.n_hosts;
+	r->shards = plan.n_shards;
+	ex_place_done(&plan);
+	return k->oom ? ex_err_set(err, -ENOMEM, "out of memory for the plan") : 0;
 }
 
 /* --- shards ---------------------------------------------------------------------------------------------- */

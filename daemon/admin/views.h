@@ -14,6 +14,8 @@ void ex_view_hosts(const struct ex_admin_opts *o, const struct ex_admin_parts *p
 /* glob: checked before. */
 void ex_view_shards(const struct ex_admin_opts *o, const struct ex_admin_parts *p, const char *glob, struct ex_keep *k,
 	Expertd__V1__ListShardsReply *r);
+int ex_view_plan(const struct ex_admin_parts *p, const Expertd__V1__PlanFleetRequest *q, struct ex_keep *k,
+	struct ex_err *err, Expertd__V1__PlanFleetReply *r);
 int ex_view_plugins(const struct ex_admin_opts *o, const struct ex_admin_parts *p, struct ex_keep *k,
 	struct ex_err *err, Expertd__V1__ListPluginsReply *r);
 

@@ -69,6 +69,19 @@ static void keep_plugin_text(void *ctx, const struct ex_shard_view *v)
 		snprintf(h->shown.expert_plugin, sizeof h->shown.expert_plugin, "%s", v->plugin);
 }
 
+static void add_bytes(void *ctx, const struct ex_shard_view *v)
+{
+	*(uint64_t *)ctx += v->bytes;
+}
+
+/* What shards have now, and what is left for more. */
+static uint64_t shard_memory(struct ex_house *h)
+{
+	uint64_t held = 0, available = ex_mem_available();
+	ex_registry_each(h->registry, add_bytes, &held);
+	return available > EX_REGISTRY_RESERVE_BYTES ? held + available - EX_REGISTRY_RESERVE_BYTES : held;
+}
+
 static int start_service(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
@@ -78,6 +91,8 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 		.registry = h->registry,
 		.executor = h->executor,
 		.node = p->node_name,
+		.zone = p->node_zone,
+		.memory_bytes = shard_memory(h),
 		.version = PACKAGE_VERSION,
 		.model_digest = ex_weights_digest(h->weights),
 		.d_model = c->d_model,

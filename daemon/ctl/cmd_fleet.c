@@ -118,7 +118,7 @@ static void print_hosts(const struct run *r)
 static void print_placement(const struct run *r)
 {
 	char name[EX_SHARD_NAME_MAX];
-	const struct ex_plan *p = &r->s.plan;
+	const struct ex_planner_result *p = &r->s.plan;
 	for (size_t i = 0; i < p->n_pairs; i++) {
 		bool first = i == 0 || p->pairs[i - 1].shard != p->pairs[i].shard;
 		if (first)
@@ -214,7 +214,7 @@ static json_t *hosts_json(const struct run *r)
 static json_t *placement_json(const struct run *r)
 {
 	char name[EX_SHARD_NAME_MAX];
-	const struct ex_plan *p = &r->s.plan;
+	const struct ex_planner_result *p = &r->s.plan;
 	json_t *o = json_object(), *hosts = NULL;
 	for (size_t i = 0; i < p->n_pairs; i++) {
 		if (i == 0 || p->pairs[i - 1].shard != p->pairs[i].shard) {

@@ -19,6 +19,7 @@ static void print_host(struct ctl_table *t, const Expertd__V1__Host *h)
 		ctl_table_cell(t, "down %s", ctl_seconds_text(h->state_seconds, since));
 	else
 		ctl_table_cell(t, "%s", h->state);
+	ctl_table_cell(t, "%s", *h->zone ? h->zone : "-");
 	ctl_table_cell(t, "%s", *h->address ? h->address : "-");
 	ctl_table_cell(t, "%u", h->shards);
 	if (remote)
@@ -39,7 +40,7 @@ static void print_host(struct ctl_table *t, const Expertd__V1__Host *h)
 
 int ctl_cmd_host_list(struct ctl *c, int argc, char **argv)
 {
-	static const char *const heads[] = {"HOST", "STATE", "ADDRESS", "SHARDS", "REPLICAS<2", "LOAD", "ROWS",
+	static const char *const heads[] = {"HOST", "STATE", "ZONE", "ADDRESS", "SHARDS", "REPLICAS<2", "LOAD", "ROWS",
 		"ERRORS", "RTT p99", "PLUGIN", "VERSION", "WHY"};
 	Expertd__V1__ListHostsRequest q = EXPERTD__V1__LIST_HOSTS_REQUEST__INIT;
 	Expertd__V1__ListHostsReply *r;

@@ -22,6 +22,8 @@ const struct ctl_cmd ctl_commands[] = {
 		ctl_cmd_model_show},
 	{"model synth", "", "write a checkpoint of random weights (no daemon needed)", ctl_opts_synth, 0, 0,
 		ctl_cmd_model_synth},
+	{"fleet plan", "", "what should move between the hosts of a running fleet, and why", ctl_opts_plan, 0, 0,
+		ctl_cmd_fleet_plan},
 	{"fleet simulate", "",
 		"place a model on described hosts, and lose each of them and each zone (no daemon needed)",
 		ctl_opts_simulate, 0, 0, ctl_cmd_fleet_simulate},

@@ -89,7 +89,7 @@ json_t *ctl_json(const ProtobufCMessage *m);
 void ctl_print_json(json_t *j, bool compact);
 
 /* Text tables: columns aligned to their widest cell; cells that look like numbers to the right. */
-#define CTL_COLS_MAX 12
+#define CTL_COLS_MAX 13
 struct ctl_table {
 	size_t n_cols, n_rows, cap;
 	char **cell;
@@ -106,6 +106,7 @@ int ctl_cmd_status(struct ctl *c, int argc, char **argv);
 int ctl_cmd_chat(struct ctl *c, int argc, char **argv);
 int ctl_cmd_generate(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_fleet_plan(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_drain(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_resume(struct ctl *c, int argc, char **argv);
 int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv);
@@ -120,6 +121,6 @@ int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
-	ctl_opts_drain[], ctl_opts_simulate[];
+	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[];
 
 #endif

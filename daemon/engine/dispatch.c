@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ROOM_HOSTS_MIN 2 /* whose selections of rows a send buffer has room for, at least */
+#define LOAD_HALF_LIFE_S 300.0 /* of the counts that placement is planned with */
+#define ROOM_HOSTS_MIN   2     /* whose selections of rows a send buffer has room for, at least */
 
 static const char *const state_names[] = {
 	[EX_HOST_JOINING] = "joining",
@@ -59,6 +60,9 @@ static void make_jobs(struct ex_dispatch *d)
 		d->jobs[i] = (struct shard_job){.d = d, .s = s, .y = y, .state = JOB_OPEN, .status = -EHOSTUNREACH};
 		y += (size_t)s->n_rows * d->o.d_model;
 	}
+	for (uint32_t i = 0; i < d->plan.n_shards; i++)
+		ex_load_add(
+			d->load, (uint32_t)ex_dispatch_slot(d, d->layer, d->jobs[i].s->group), d->jobs[i].s->n_rows);
 	d->n_jobs = d->plan.n_shards;
 	for (uint32_t i = 0; d->check_partials && i < d->plan.n_shards; i++) {
 		d->verify_due += d->o.verify_percent;
@@ -325,14 +329,15 @@ static int make_step_side(struct ex_dispatch *d)
 	d->row_sends = ex_calloc(o->rows_max, sizeof *d->row_sends);
 	d->row_void = ex_calloc(o->rows_max, 1);
 	d->lost_ns = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->lost_ns);
+	d->shard_bytes = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->shard_bytes);
 	d->identity = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->identity);
 	d->frames = ex_calloc(EX_DISPATCH_FRAMES_MAX, sizeof *d->frames);
 	d->room_rows = (size_t)o->rows_max * EX_MIN((size_t)o->topk, EX_MAX(o->n_peers, (size_t)ROOM_HOSTS_MIN));
 	/* every host may hold one that it was too slow to take; one more is ours, one in hand */
 	d->buffers = ex_calloc(o->n_peers + 2, sizeof *d->buffers);
 	if (!d->jobs || !d->partials || (o->verify_percent && !d->check_partials) || !d->row_at || !d->frame_rows ||
-		!d->frame_shards || !d->row_sends || !d->row_void || !d->buffers || !d->lost_ns || !d->identity ||
-		!d->frames)
+		!d->frame_shards || !d->row_sends || !d->row_void || !d->buffers || !d->lost_ns || !d->shard_bytes ||
+		!d->identity || !d->frames)
 		return -ENOMEM;
 	for (; d->n_buffers < o->n_peers + 2; d->n_buffers++) {
 		d->buffers[d->n_buffers] = ex_fabric_new_buffer(d, buffer_rows(d));
@@ -367,6 +372,8 @@ int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct
 	d->m_verified = ex_metric(EX_M_VERIFIED_ROWS, NULL);
 	d->hosts = ex_calloc(EX_FLEET_HOSTS_MAX, sizeof *d->hosts);
 	rc = d->hosts ? make_step_side(d) : -ENOMEM;
+	if (!rc)
+		rc = ex_load_new(o->n_layers * o->n_groups, LOAD_HALF_LIFE_S, d->start_ns, NULL, &d->load);
 	if (rc)
 		ex_err_set(err, rc, "dispatch: out of memory for %u rows of %u", o->rows_max, o->d_model);
 	else
@@ -399,6 +406,8 @@ struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d)
 	free(d->row_sends);
 	free(d->row_void);
 	free(d->lost_ns);
+	free(d->shard_bytes);
+	ex_load_free(d->load);
 	free(d->identity);
 	free(d->frames);
 	for (uint32_t i = 0; i < d->n_buffers; i++)

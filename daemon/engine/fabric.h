@@ -17,6 +17,7 @@
 #include "base/metrics.h"
 #include "engine/dispatch.h"
 #include "engine/plan.h"
+#include "fleet/load.h"
 #include "fleet/members.h"
 #include "net/frame.h"
 #include <stdatomic.h>
@@ -99,7 +100,9 @@ struct fleet_host {
 	uint64_t differed[EX_HOST_WORDS]; /* from whom, by place */
 	bool drained;                     /* an operator wants it unused */
 	char plugin[64];                  /* that computes its shards, by its word */
-	uint32_t n_downs;                 /* in a row, each soon after it had come up */
+	char zone[64];
+	uint64_t memory_bytes; /* for shards, by its word; 0: not said */
+	uint32_t n_downs;      /* in a row, each soon after it had come up */
 	struct host_metrics m;
 	uint64_t n_rows, n_errors;
 	/* what it costs to ask: time to a reply and rows of a frame (both smoothed), rows waiting there by its own word */
@@ -148,6 +151,9 @@ struct ex_dispatch {
 	uint64_t *lost_ns;  /* [n_layers * n_groups] since when nobody has answered for a shard; 0: somebody has */
 	uint64_t held_ns;   /* since when the step is held; 0: it was not */
 	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet */
+	uint64_t *
+		shard_bytes; /* [n_layers * n_groups] by the word of whoever holds it; 0: nobody has said. Guarded by lock */
+	struct ex_load *load;                    /* of each slot */
 	uint64_t identity_changed[EX_JOB_WORDS]; /* jobs that go on with another one */
 	char failure[1024];
 

@@ -139,6 +139,8 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 {
 	struct ex_dispatch *d = h->d;
 	ex_lock_take(&d->lock);
+	ex_peer_text(h->zone, sizeof h->zone, r->zone);
+	h->memory_bytes = r->memory_bytes;
 	ex_peer_text(h->plugin, sizeof h->plugin, r->n_shards ? r->shards[0]->plugin : "");
 	ex_peer_text(h->name, sizeof h->name, r->node[0] ? r->node : h->address);
 	ex_peer_text(h->version, sizeof h->version, r->version);
@@ -159,6 +161,7 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 		h->stale |= strcmp(r->shards[i]->state, "loading") == 0;
 		if (slot != SIZE_MAX && ready && !h->identity[slot]) {
 			h->identity[slot] = ex_shard_identity(r->shards[i]->identity);
+			d->shard_bytes[slot] = r->shards[i]->bytes;
 			h->n_shards++;
 		}
 	}

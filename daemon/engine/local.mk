@@ -8,6 +8,6 @@ libexpertd_la_SOURCES += \
 	daemon/engine/text.c daemon/engine/text.h \
 	daemon/engine/plan.c daemon/engine/plan.h \
 	daemon/engine/dispatch.h daemon/engine/dispatch.c daemon/engine/view.c \
-	daemon/engine/fabric.h daemon/engine/fabric.c daemon/engine/route.c daemon/engine/roster.c daemon/engine/host.c \
+	daemon/engine/fabric.h daemon/engine/fabric.c daemon/engine/route.c daemon/engine/roster.c daemon/engine/place.c daemon/engine/place.h daemon/engine/host.c \
 	daemon/engine/jobs.h daemon/engine/jobs.c \
 	daemon/engine/service.h daemon/engine/service.c

@@ -237,6 +237,8 @@ static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct 
 	snprintf(v->error, sizeof v->error, "%s", h->error);
 	snprintf(v->version, sizeof v->version, "%s", h->version);
 	snprintf(v->plugin, sizeof v->plugin, "%s", h->plugin);
+	snprintf(v->zone, sizeof v->zone, "%s", h->zone);
+	v->memory_bytes = h->memory_bytes;
 	if (h->distrusted && !h->error[0])
 		snprintf(v->error, sizeof v->error, "its results differ from those of two other replicas");
 	else if (h->drained && !h->error[0])

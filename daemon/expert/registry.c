@@ -22,9 +22,8 @@
 #define GENERATION_MAGIC 0x67656e65
 #define SAMPLE_BYTES     64
 #define SHA256_BYTES     32
-#define RESERVE_BYTES    ((size_t)128 << 20) /* that shards leave: threads, streams and batches come after them */
-#define ERRNO_MAX        4095                /* of Linux */
-#define REAP_NAP_NS      1000000             /* between looks at the pins of a generation that is to go */
+#define ERRNO_MAX        4095    /* of Linux */
+#define REAP_NAP_NS      1000000 /* between looks at the pins of a generation that is to go */
 
 /* An opened device of a plugin, shared by its shards. Loader thread only, but for `t`, which is constant. */
 struct device {
@@ -327,10 +326,10 @@ static int find_experts(struct load *l, struct ex_err *err)
 	}
 	char need[EX_BYTES_TEXT_MAX], have[EX_BYTES_TEXT_MAX], reserve[EX_BYTES_TEXT_MAX];
 	size_t available = ex_mem_available();
-	if (available && (l->bytes > available || available - l->bytes < RESERVE_BYTES))
+	if (available && (l->bytes > available || available - l->bytes < EX_REGISTRY_RESERVE_BYTES))
 		return ex_err_set(err, -ENOMEM, "it needs %s, %s are available, of which %s stay free",
 			ex_bytes_text(l->bytes, need), ex_bytes_text(available, have),
-			ex_bytes_text(RESERVE_BYTES, reserve));
+			ex_bytes_text(EX_REGISTRY_RESERVE_BYTES, reserve));
 	for (uint32_t i = 0; l->r->o.check_finite && i < l->id->n_experts; i++) {
 		int rc = check_expert(l, i, err);
 		if (rc < 0)

@@ -9,6 +9,9 @@
 #include "expert/loader.h"
 #include "model/weights.h"
 
+/* That shards leave free: threads, streams and batches come after them. */
+#define EX_REGISTRY_RESERVE_BYTES ((size_t)128 << 20)
+
 struct ex_registry;
 struct ex_generation; /* one loaded shard: (shard id, plugin device, number) */
 

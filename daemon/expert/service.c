@@ -83,6 +83,8 @@ static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shar
 	r.n_shards = l->n;
 	r.shards = list;
 	r.revision = revision;
+	r.zone = (char *)(s->o.zone ? s->o.zone : "");
+	r.memory_bytes = s->o.memory_bytes;
 	return ex_out_pack(&r.base);
 }
 

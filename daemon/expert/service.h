@@ -19,7 +19,8 @@ struct ex_experts_service;
 struct ex_experts_service_opts {
 	struct ex_registry *registry; /* borrowed, as all below */
 	struct ex_executor *executor;
-	const char *node, *version, *model_digest;
+	const char *node, *version, *model_digest, *zone; /* zone: "" when it is not said */
+	uint64_t memory_bytes;                            /* that shards may have in all; 0: not known */
 	uint32_t d_model, n_experts, n_groups;
 	/* Replies queued towards one router that does not read; beyond: the stream is ended. */
 	uint64_t reply_bytes_max;

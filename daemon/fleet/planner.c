@@ -196,9 +196,9 @@ static int search(struct ps *p, const struct ex_planner_input *in, struct mode *
 }
 
 /* p is what the moves lead to. Takes the moves. */
-static int take_result(struct ps *p, struct ex_planner_move *moves, size_t n_moves, struct ex_plan *ret)
+static int take_result(struct ps *p, struct ex_planner_move *moves, size_t n_moves, struct ex_planner_result *ret)
 {
-	struct ex_plan plan = {
+	struct ex_planner_result plan = {
 		.moves = moves, .n_moves = n_moves, .over_budget = p->over_budget, .before = p->at_start};
 	size_t n = 0;
 	for (uint32_t s = 0; s < p->n_shards; s++)
@@ -219,7 +219,7 @@ static int take_result(struct ps *p, struct ex_planner_move *moves, size_t n_mov
 	return 0;
 }
 
-static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *err, struct ex_plan *ret)
+static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *err, struct ex_planner_result *ret)
 {
 	struct ex_planner_move *moves;
 	struct mode mode = {0};
@@ -239,7 +239,7 @@ static int plan(struct ps *p, const struct ex_planner_input *in, struct ex_err *
 	return rc < 0 ? rc : take_result(p, moves, n_moves, ret);
 }
 
-int ex_planner_plan(const struct ex_planner_input *in, struct ex_err *err, struct ex_plan *ret)
+int ex_planner_plan(const struct ex_planner_input *in, struct ex_err *err, struct ex_planner_result *ret)
 {
 	struct ps p = {0};
 	int rc = check_input(in, err);
@@ -253,11 +253,11 @@ int ex_planner_plan(const struct ex_planner_input *in, struct ex_err *err, struc
 		       : rc;
 }
 
-void ex_planner_done(struct ex_plan *p)
+void ex_planner_done(struct ex_planner_result *p)
 {
 	free(p->pairs);
 	free(p->moves);
-	*p = (struct ex_plan){0};
+	*p = (struct ex_planner_result){0};
 }
 
 int ex_planner_measure(const struct ex_planner_input *in, struct ex_err *err, struct ex_planner_figures *ret)

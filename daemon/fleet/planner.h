@@ -99,7 +99,7 @@ struct ex_planner_figures {
 	uint32_t n_few_zones; /* shards in fewer zones than could be: min(min_replicas, zones with a ready host) */
 };
 
-struct ex_plan {
+struct ex_planner_result {
 	struct ex_planner_pair *pairs; /* after all moves, ascending by (shard, host) */
 	size_t n_pairs;
 	/* In this order, at no point has a shard fewer than min_replicas, or than it had at the start if that was less, and no load
@@ -113,8 +113,8 @@ struct ex_plan {
 
 /* Plans. -EINVAL: the input contradicts itself; -ENOSPC: what is asked cannot be had; err has the numbers and the shard. The result is
  * to be freed with ex_planner_done; untouched on failure. */
-int ex_planner_plan(const struct ex_planner_input *in, struct ex_err *err, struct ex_plan *ret);
-void ex_planner_done(struct ex_plan *p);
+int ex_planner_plan(const struct ex_planner_input *in, struct ex_err *err, struct ex_planner_result *ret);
+void ex_planner_done(struct ex_planner_result *p);
 
 /* The figures of in->pairs as they are. */
 int ex_planner_measure(const struct ex_planner_input *in, struct ex_err *err, struct ex_planner_figures *ret);

@@ -79,7 +79,7 @@ static int place_naively(struct ex_simulate *s, struct ex_err *err)
 
 static int count_hosts(struct ex_simulate *s)
 {
-	const struct ex_plan *p = &s->plan;
+	const struct ex_planner_result *p = &s->plan;
 	EX_CLEANUP(ex_freep) double *speed = ex_calloc(s->input.n_shards, sizeof *speed);
 	double total = 0, total_speed = 0;
 	s->hosts = ex_calloc(s->input.n_hosts, sizeof *s->hosts);
@@ -104,8 +104,8 @@ static int count_hosts(struct ex_simulate *s)
 /* --- losses ------------------------------------------------------------------------------------------------------- */
 
 /* Time and bytes of a plan's loads, each host taking its own at the link's rate. */
-static int time_moves(const struct ex_simulate_opts *o, const struct ex_planner_input *in, const struct ex_plan *p,
-	struct ex_simulate_loss *l)
+static int time_moves(const struct ex_simulate_opts *o, const struct ex_planner_input *in,
+	const struct ex_planner_result *p, struct ex_simulate_loss *l)
 {
 	EX_CLEANUP(ex_freep) uint64_t *bytes = ex_calloc(2 * in->n_hosts, sizeof *bytes);
 	uint64_t *repair = bytes ? bytes + in->n_hosts : NULL, most = 0, most_repair = 0;
@@ -136,7 +136,7 @@ static int plan_again(
 {
 	struct ex_err why = EX_ERR_INIT;
 	for (uint32_t k = o->min_replicas; k; k--) {
-		struct ex_plan p;
+		struct ex_planner_result p;
 		in->opts.min_replicas = k;
 		int rc = ex_planner_plan(in, &why, &p);
 		if (rc == -ENOSPC) {

@@ -43,7 +43,7 @@ struct ex_simulate {
 	uint64_t bytes_expert, bytes_all;
 	double load_max;                              /* the hottest shard's over the mean */
 	struct ex_planner_figures naive;              /* contiguous runs of shards, in proportion to memory */
-	struct ex_plan plan;                          /* from nothing */
+	struct ex_planner_result plan;                /* from nothing */
 	struct ex_simulate_host *hosts;               /* [n_hosts] in the plan */
 	struct ex_simulate_loss *losses;              /* each host, then each zone if there are at least 2 */
 	size_t n_losses, worst_time, worst_imbalance; /* indexes into losses */

@@ -81,7 +81,7 @@ static void start_replay(const struct ex_planner_input *in, struct replay *r)
 }
 
 /* Each move by itself: loads go to ready hosts with room beside all that is there, unloads leave enough replicas. */
-static void check_moves(const struct ex_planner_input *in, const struct ex_plan *p, struct replay *r)
+static void check_moves(const struct ex_planner_input *in, const struct ex_planner_result *p, struct replay *r)
 {
 	uint32_t start[SHARDS_MAX];
 	char why[EX_PLANNER_REASON_MAX];
@@ -143,7 +143,7 @@ static double imbalance_of(const struct ex_planner_input *in, const struct repla
 	return most / (total / speed);
 }
 
-static void check_plan(const struct ex_planner_input *in, const struct ex_plan *p)
+static void check_plan(const struct ex_planner_input *in, const struct ex_planner_result *p)
 {
 	struct replay r;
 	size_t n = 0;
@@ -214,7 +214,7 @@ static void test_random(void **state)
 	unsigned n_planned = 0, n = n_cases(6000);
 	for (unsigned i = 0; i < n; i++) {
 		struct ex_err err = EX_ERR_INIT;
-		struct ex_plan p, again;
+		struct ex_planner_result p, again;
 		struct fleet f;
 		random_fleet(&f, 100 + below(400));
 		int rc = ex_planner_plan(&f.in, &err, &p);
@@ -242,7 +242,7 @@ static void test_random_loss(void **state)
 	(void)state;
 	for (unsigned i = 0; i < n_cases(6000) / 10; i++) {
 		struct ex_err err = EX_ERR_INIT;
-		struct ex_plan p, q;
+		struct ex_planner_result p, q;
 		struct replay r;
 		struct fleet f;
 		random_fleet(&f, 1000);
@@ -294,7 +294,7 @@ static void test_random_replay(void **state)
 	unsigned n_replayed = 0;
 	for (unsigned i = 0; i < n_cases(6000) / 4; i++) {
 		struct ex_err err = EX_ERR_INIT;
-		struct ex_plan as_plan = {0};
+		struct ex_planner_result as_plan = {0};
 		struct replay r;
 		struct fleet f;
 		struct ps p;
@@ -334,7 +334,7 @@ static void test_settles(void **state)
 	(void)state;
 	for (unsigned i = 0; i < n_cases(6000) / 10; i++) {
 		struct ex_err err = EX_ERR_INIT;
-		struct ex_plan p, q;
+		struct ex_planner_result p, q;
 		struct fleet f;
 		random_fleet(&f, 300);
 		f.in.opts.budget_bytes = 0;
@@ -369,7 +369,7 @@ static void test_hot_experts(void **state)
 	static const double greedy[2] = {1.0726, 1.1903};
 	for (int l = 0; l < 2; l++) {
 		struct ex_err err = EX_ERR_INIT;
-		struct ex_plan p;
+		struct ex_planner_result p;
 		struct fleet f;
 		init_fleet(&f, 8, 12);
 		for (int s = 0; s < 12; s++)
@@ -386,7 +386,7 @@ static void test_hot_experts(void **state)
 	}
 }
 
-static void plan(struct fleet *f, struct ex_plan *ret)
+static void plan(struct fleet *f, struct ex_planner_result *ret)
 {
 	struct ex_err err = EX_ERR_INIT;
 	EXPECT_OK(err, ex_planner_plan(&f->in, &err, ret));
@@ -407,7 +407,7 @@ static void expect_why(
 static void test_speeds(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	size_t n[3] = {0};
 	init_fleet(&f, 3, 40);
@@ -425,7 +425,7 @@ static void test_speeds(void **state)
 static void test_balanced_stays(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 4, 8);
 	f.in.opts.threshold = 0.05;
@@ -444,7 +444,7 @@ static void test_balanced_stays(void **state)
 static void test_hot_shard(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 2, 3);
 	f.shard[0].load = 8;
@@ -466,7 +466,7 @@ static void test_hot_shard(void **state)
 static void test_hot_in_its_layer(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 4, 4);
 	for (uint32_t s = 0; s < 4; s++) {
@@ -488,7 +488,7 @@ static void test_hot_in_its_layer(void **state)
 static void test_lost_host(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 3, 1);
 	f.in.opts.min_replicas = 2;
@@ -505,7 +505,7 @@ static void test_lost_host(void **state)
 static void test_drain(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 2, 1);
 	f.host[0].state = EX_PLANNER_DRAINING;
@@ -520,7 +520,7 @@ static void test_drain(void **state)
 static void test_zone_and_memory(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 3, 1);
 	f.in.opts.min_replicas = 2;
@@ -549,7 +549,7 @@ static void test_zone_and_memory(void **state)
 static void test_full_hosts(void **state)
 {
 	(void)state;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	init_fleet(&f, 3, 4);
 	for (uint32_t s = 0; s < 4; s++) {
@@ -573,7 +573,7 @@ static void test_budget(void **state)
 {
 	(void)state;
 	struct ex_planner_pair now[HOSTS_MAX * SHARDS_MAX];
-	struct ex_plan p;
+	struct ex_planner_result p;
 	struct fleet f;
 	int n_plans = 0;
 	init_fleet(&f, 4, 20);
@@ -595,7 +595,7 @@ static void test_budget(void **state)
 static void refuse(struct fleet *f, int code, const char *a, const char *b)
 {
 	struct ex_err err = EX_ERR_INIT;
-	struct ex_plan p;
+	struct ex_planner_result p;
 	assert_int_equal(ex_planner_plan(&f->in, &err, &p), code);
 	if (!strstr(err.text, a) || !strstr(err.text, b))
 		fail_msg("'%s' and '%s' are not in: %s", a, b, err.text);
