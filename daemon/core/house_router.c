@@ -79,6 +79,7 @@ static int build_dispatch(struct ex_house *h, struct ex_err *err)
 		.connect_ms = p->router_connect_ms,
 		.heartbeat_ms = p->router_heartbeat_ms,
 		.frame_timeout_ms = p->router_frame_timeout_ms,
+		.late_ms = p->router_late_ms,
 		.hold_ms = p->router_hold_ms,
 		.failover = (enum ex_failover)p->router_failover,
 		.hedge = (enum ex_hedge)p->router_hedge,

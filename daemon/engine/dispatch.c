@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define LOAD_HALF_LIFE_S 300.0 /* of the counts that placement is planned with */
+#define LATE_MS          2000  /* when the options do not say */
 #define ROOM_HOSTS_MIN   2     /* whose selections of rows a send buffer has room for, at least */
 
 static const char *const state_names[] = {
@@ -159,6 +160,18 @@ static void describe_failure(struct ex_dispatch *d, const struct shard_job *j, i
 	ex_lock_give(&d->lock);
 }
 
+/* The shard is not lost, and who has answered decides the numeric identity that is used from now on. */
+static void note_answer(struct ex_dispatch *d, const struct shard_job *j)
+{
+	const struct ex_shard_id id = {d->layer, j->s->first_expert, j->s->n_experts};
+	size_t slot = ex_dispatch_slot(d, d->layer, j->s->group);
+	bool changed = d->identity[slot] && d->identity[slot] != j->identity;
+	d->lost_ns[slot] = 0;
+	d->identity[slot] = j->identity;
+	if (changed && d->o.identity_changed)
+		d->o.identity_changed(d->o.ctx, &id, j->host ? j->host->address : d->o.node);
+}
+
 /* row += partial. False when the partial is not finite. */
 static bool add_partial(float *row, const float *partial, size_t dim)
 {
@@ -193,7 +206,7 @@ static int sum(struct ex_dispatch *d, float *y, uint8_t *row_failed)
 			status = failed ? failed : -EDOM;
 		}
 		if (j->state == JOB_DONE)
-			d->lost_ns[ex_dispatch_slot(d, d->layer, j->s->group)] = 0;
+			note_answer(d, j);
 		if (status) {
 			describe_failure(d, j, status);
 			rc = -EHOSTDOWN;
@@ -330,14 +343,15 @@ static int make_step_side(struct ex_dispatch *d)
 	d->row_void = ex_calloc(o->rows_max, 1);
 	d->lost_ns = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->lost_ns);
 	d->shard_bytes = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->shard_bytes);
+	d->aimed = ex_calloc(EX_FLEET_HOSTS_MAX, sizeof *d->aimed);
 	d->identity = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->identity);
 	d->frames = ex_calloc(EX_DISPATCH_FRAMES_MAX, sizeof *d->frames);
 	d->room_rows = (size_t)o->rows_max * EX_MIN((size_t)o->topk, EX_MAX(o->n_peers, (size_t)ROOM_HOSTS_MIN));
 	/* every host may hold one that it was too slow to take; one more is ours, one in hand */
 	d->buffers = ex_calloc(o->n_peers + 2, sizeof *d->buffers);
 	if (!d->jobs || !d->partials || (o->verify_percent && !d->check_partials) || !d->row_at || !d->frame_rows ||
-		!d->frame_shards || !d->row_sends || !d->row_void || !d->buffers || !d->lost_ns || !d->shard_bytes ||
-		!d->identity || !d->frames)
+		!d->frame_shards || !d->row_sends || !d->row_void || !d->buffers || !d->lost_ns || !d->aimed ||
+		!d->shard_bytes || !d->identity || !d->frames)
 		return -ENOMEM;
 	for (; d->n_buffers < o->n_peers + 2; d->n_buffers++) {
 		d->buffers[d->n_buffers] = ex_fabric_new_buffer(d, buffer_rows(d));
@@ -358,6 +372,7 @@ int ex_dispatch_new(const struct ex_dispatch_opts *o, struct ex_err *err, struct
 	d->magic = EX_DISPATCH_MAGIC;
 	d->start_ns = ex_now_ns();
 	d->o = *o;
+	d->o.late_ms = o->late_ms ? o->late_ms : LATE_MS;
 	d->o.moe_layer_freq = EX_MAX(o->moe_layer_freq, 1u);
 	d->moe = (struct ex_moe_ops){.begin = begin, .wait = wait, .ctx = d};
 	ex_lock_init(&d->lock, "dispatch");
@@ -406,6 +421,7 @@ struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d)
 	free(d->row_sends);
 	free(d->row_void);
 	free(d->lost_ns);
+	free(d->aimed);
 	free(d->shard_bytes);
 	ex_load_free(d->load);
 	free(d->identity);

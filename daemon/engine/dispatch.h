@@ -40,7 +40,8 @@ struct ex_dispatch_opts {
 	unsigned connect_ms;   /* handshake deadline and pause between tries */
 	unsigned heartbeat_ms; /* period of heartbeats; a peer silent for 3 periods is down (default 250: within 1 s) */
 	unsigned frame_timeout_ms; /* a frame unanswered that long fails, though heartbeats come back */
-	unsigned hold_ms;          /* how long after a shard lost its last replica a step waits for one to appear */
+	unsigned late_ms; /* .. and that long, and longer than is usual, its rows go to another host, too; 0: 2000 */
+	unsigned hold_ms; /* how long after a shard lost its last replica a step waits for one to appear */
 	enum ex_failover failover;
 	enum ex_hedge hedge;
 	unsigned hedge_ms;             /* FIXED: after that long; P99: not before */

@@ -70,6 +70,7 @@ static void reap(struct ex_engine *e, bool all)
 static void start_request(struct ex_engine *e, struct ex_request *r)
 {
 	r->started = true;
+	e->n_started++;
 	r->admitted_ns = ex_now_ns();
 	ex_metric_observe(e->m.queue_time, (double)(r->admitted_ns - r->submitted_ns) / (double)EX_NS_PER_S);
 	if (r->p.sink.started)
@@ -117,7 +118,7 @@ static void *step_thread(void *arg)
 	bool all;
 	while (take_inbox(e, &all)) {
 		reap(e, all);
-		if (!e->sched.n_running && e->o.dispatch)
+		if (e->o.dispatch && !e->n_started) /* of those that were pushed out of the batch neither */
 			ex_dispatch_idle(e->o.dispatch);
 		admit(e);
 		ex_engine_step(e);

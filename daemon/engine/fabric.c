@@ -30,13 +30,13 @@ struct send_buffer *ex_fabric_new_buffer(const struct ex_dispatch *d, size_t n_r
 	return b;
 }
 
-/* Marks the rows that h's jobs need in row_at and numbers them in order. Returns how many. */
-static uint32_t number_rows(struct ex_dispatch *d, const struct fleet_host *h)
+/* Marks the rows that the jobs need in row_at and numbers them in order. Returns how many. */
+static uint32_t number_rows(struct ex_dispatch *d, const uint64_t *jobs)
 {
 	uint32_t n = 0;
 	memset(d->row_at, 0, d->n_rows * sizeof *d->row_at);
 	for (uint32_t i = 0; i < d->n_jobs; i++)
-		if (ex_bit(h->jobs, i))
+		if (ex_bit(jobs, i))
 			for (uint32_t r = 0; r < d->jobs[i].s->n_rows; r++)
 				d->row_at[d->jobs[i].s->rows[r]] = 1;
 	for (uint32_t i = 0; i < d->n_rows; i++)
@@ -75,13 +75,13 @@ static const uint8_t *select_rows(struct ex_dispatch *d, uint32_t n, struct send
 	return selection;
 }
 
-/* h's jobs as the frame's shards, their rows renumbered. Returns how many. */
-static uint32_t frame_shards(struct ex_dispatch *d, const struct fleet_host *h)
+/* The jobs as the frame's shards, their rows renumbered. Returns how many. */
+static uint32_t frame_shards(struct ex_dispatch *d, const uint64_t *jobs)
 {
 	uint32_t n = 0, *rows = d->frame_rows;
 	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		const struct ex_plan_shard *s = d->jobs[i].s;
-		if (!ex_bit(h->jobs, i))
+		if (!ex_bit(jobs, i))
 			continue;
 		d->frame_shards[n++] = (struct ex_frame_shard){
 			.first_expert = s->first_expert,
@@ -151,9 +151,10 @@ void ex_fabric_abort(struct fleet_host *h, int status)
 	}
 }
 
-/* Enters the frame for h's jobs. Returns its stream's reference; NULL when h is gone meanwhile: the jobs stay open, and
+/* Enters the frame for the jobs. Returns its stream's reference; NULL when h is gone meanwhile: the jobs stay open, and
  * h counts as asked. */
-static struct ex_stream *claim_stream(struct fleet_host *h, uint64_t id, uint64_t now, uint32_t n_rows)
+static struct ex_stream *claim_stream(
+	struct fleet_host *h, const uint64_t *jobs, uint64_t id, uint64_t now, uint32_t n_rows)
 {
 	struct ex_dispatch *d = h->d;
 	struct ex_stream *stream = NULL;
@@ -161,7 +162,7 @@ static struct ex_stream *claim_stream(struct fleet_host *h, uint64_t id, uint64_
 	struct out_frame *f = ex_host_usable(h) ? free_frame(d) : NULL;
 	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		struct shard_job *j = &d->jobs[i];
-		if (!ex_bit(h->jobs, i))
+		if (!ex_bit(jobs, i))
 			continue;
 		ex_bit_set(j->asked, (size_t)(h - d->hosts));
 		if (f) {
@@ -175,7 +176,7 @@ static struct ex_stream *claim_stream(struct fleet_host *h, uint64_t id, uint64_
 	if (f) {
 		stream = ex_stream_hold(h->stream);
 		*f = (struct out_frame){.host = h, .id = id, .sent_ns = now, .n_rows = n_rows};
-		memcpy(f->jobs, h->jobs, sizeof f->jobs);
+		memcpy(f->jobs, jobs, sizeof f->jobs);
 		h->used_ns = now;
 		h->n_rows += n_rows;
 		ex_metric_add(h->m.rows, n_rows);
@@ -204,11 +205,11 @@ static void count_budget(struct ex_dispatch *d, uint32_t n_rows)
 	}
 }
 
-void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h)
+void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, const uint64_t *jobs)
 {
 	uint64_t now = ex_now_ns(), id = ++d->frame_id;
 	struct send_buffer *buffer = NULL;
-	uint32_t n_rows = number_rows(d, h);
+	uint32_t n_rows = number_rows(d, jobs);
 	const struct ex_frame_request f = {
 		.id = id,
 		.sent_ns = now,
@@ -216,10 +217,10 @@ void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h)
 		.x_dtype = d->o.x_dtype,
 		.n_rows = n_rows,
 		.d_model = d->o.d_model,
-		.n_shards = frame_shards(d, h),
+		.n_shards = frame_shards(d, jobs),
 		.shards = d->frame_shards,
 	};
-	struct ex_stream *stream = claim_stream(h, id, now, n_rows);
+	struct ex_stream *stream = claim_stream(h, jobs, id, now, n_rows);
 	if (!stream)
 		return;
 	int rc = -ENOMEM;
@@ -236,7 +237,7 @@ void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h)
 	}
 	d->rows_sent += n_rows;
 	for (uint32_t i = 0; i < d->n_jobs; i++)
-		if (ex_bit(h->jobs, i))
+		if (ex_bit(jobs, i))
 			count_budget(d, d->jobs[i].s->n_rows);
 }
 

@@ -57,9 +57,10 @@ struct shard_job {
 	const struct shard_job *check_of; /* NULL: it is no check */
 	enum job_state state;
 	uint32_t n_out;
-	int status;                          /* of the last failure; -EHOSTUNREACH: nobody could be asked */
-	struct fleet_host *host;             /* who failed or answered last; NULL: this process, or nobody */
-	struct fleet_host *target;           /* [step] whom the next frame goes to */
+	int status;                /* of the last failure; -EHOSTUNREACH: nobody could be asked */
+	struct fleet_host *host;   /* who failed or answered last; NULL: this process, or nobody */
+	struct fleet_host *target; /* [step] whom the next frame goes to */
+	uint64_t identity; /* [step] numeric identity of whom was asked last: all who are asked at once have one */
 	bool local, local_out, local_failed; /* [step] target is this process; it computes; it has failed */
 	uint64_t retry_ns;                   /* when those that failed may be asked again; 0: nobody has failed */
 	uint64_t asked[EX_HOST_WORDS];       /* by place in d->hosts */
@@ -110,8 +111,11 @@ struct fleet_host {
 	uint64_t busy_ns, beat_ns; /* computing for us since the last beat, and when that was */
 	double load;               /* share of the time computing for us, smoothed */
 	uint32_t frame_rows, queued;
-	/* [step] of the begin at hand */
-	uint32_t n_given;            /* rows of jobs */
+};
+
+/* [step] What a host is to be sent in the begin at hand; by place. */
+struct aimed {
+	uint32_t n_rows;             /* of jobs that it was given */
 	uint64_t jobs[EX_JOB_WORDS]; /* that its next frame takes */
 };
 
@@ -133,6 +137,7 @@ struct ex_dispatch {
 
 	/* [step] */
 	struct ex_plan plan;
+	struct aimed *aimed;    /* [EX_FLEET_HOSTS_MAX] */
 	struct shard_job *jobs; /* [2 * n_groups]: of plan.n_shards shards, ascending, then their checks, ascending */
 	uint32_t n_jobs;        /* of the begin at hand */
 	uint32_t verify_due;    /* percent of the next check */
@@ -153,8 +158,7 @@ struct ex_dispatch {
 	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet */
 	uint64_t *
 		shard_bytes; /* [n_layers * n_groups] by the word of whoever holds it; 0: nobody has said. Guarded by lock */
-	struct ex_load *load;                    /* of each slot */
-	uint64_t identity_changed[EX_JOB_WORDS]; /* jobs that go on with another one */
+	struct ex_load *load; /* of each slot */
 	char failure[1024];
 
 	_Atomic uint64_t n_looks; /* of the step thread at frames it waits for */
@@ -215,8 +219,8 @@ void ex_route_compare(struct ex_dispatch *d);
 /* Drops one reference; the last one frees. Its type is net's release callback. [any] */
 void ex_fabric_release_buffer(void *buffer);
 struct send_buffer *ex_fabric_new_buffer(const struct ex_dispatch *d, size_t n_rows);
-/* Sends h a frame of h->jobs. On failure they are open again. [step] */
-void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h);
+/* Sends h a frame of these jobs. On failure they are open again. [step] */
+void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, const uint64_t *jobs);
 /* Takes the data of a reply to one of h's frames; a reply to no frame at hand is dropped. -EBADMSG: it does not answer
  * what was asked. [data loop] */
 int ex_fabric_receive(struct fleet_host *h, const struct ex_frame_reply *reply, struct ex_err *err);

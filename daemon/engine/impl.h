@@ -48,6 +48,7 @@ struct ex_engine {
 	struct ex_request **batch;                  /* [max_batch] with rows in the step at hand */
 	uint8_t *row_failed;                        /* [step_tokens_max] */
 	float *logits;                              /* [max_batch, vocab] */
+	uint32_t n_started;                         /* requests that were in the batch, and have not ended */
 	uint32_t n_new_tokens, n_new_prompt_tokens; /* since the last publish */
 };
 

@@ -10,6 +10,7 @@
 
 #define LOOK_NS  (500 * EX_NS_PER_MS) /* a step that waits for a host shows that often that it lives */
 #define RETRY_NS (100 * EX_NS_PER_MS)
+#define LATE_P99 8           /* times the 99th percentile of a host's replies */
 #define CHECK_NS EX_NS_PER_S /* after the begin: a check that is not answered by then is given up */
 
 /* Ranks of holders: a lower one is asked first. */
@@ -29,9 +30,9 @@ static enum rank rank_of(const struct ex_dispatch *d, const struct fleet_host *h
 }
 
 /* When h would answer n_rows more: its usual time, stretched by what it was given in this begin and what waits there. */
-static double expected_ns(const struct fleet_host *h, uint32_t n_rows)
+static double expected_ns(const struct fleet_host *h, uint32_t n_given, uint32_t n_rows)
 {
-	double rows = (double)h->n_given + n_rows + h->queued;
+	double rows = (double)n_given + n_rows + h->queued;
 	return (double)h->reply_ns * (1 + rows / (h->frame_rows + 1.0));
 }
 
@@ -48,7 +49,7 @@ static struct fleet_host *choose(struct ex_dispatch *d, const struct shard_job *
 		enum rank rank = ex_bit(j->asked, p) ? RANK_NONE : rank_of(d, h, slot, now);
 		if (rank > worst || rank > best_rank || rank == RANK_NONE)
 			continue;
-		double ns = expected_ns(h, j->s->n_rows);
+		double ns = expected_ns(h, d->aimed[p].n_rows, j->s->n_rows);
 		if (rank < best_rank || ns < best_ns) {
 			best = h;
 			best_rank = rank;
@@ -60,9 +61,10 @@ static struct fleet_host *choose(struct ex_dispatch *d, const struct shard_job *
 
 static void aim(struct ex_dispatch *d, struct shard_job *j, struct fleet_host *h)
 {
+	struct aimed *a = &d->aimed[h - d->hosts];
 	j->target = h;
-	h->n_given += j->s->n_rows;
-	ex_bit_set(h->jobs, (size_t)(j - d->jobs));
+	a->n_rows += j->s->n_rows;
+	ex_bit_set(a->jobs, (size_t)(j - d->jobs));
 }
 
 /* The generation of this process that holds the shard and fits the identity in use. */
@@ -108,9 +110,7 @@ static bool aim_open(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
 		identity = h->identity[slot];
 		aim(d, j, h);
 	}
-	if (d->identity[slot] && d->identity[slot] != identity)
-		ex_bit_set(d->identity_changed, (size_t)(j - d->jobs));
-	d->identity[slot] = identity;
+	j->identity = identity;
 	return true;
 }
 
@@ -121,33 +121,39 @@ static bool within_budget(const struct ex_dispatch *d, uint32_t n_rows)
 	return (d->rows_hedged + n_rows) * 100 <= d->rows_budget * d->o.hedge_budget_percent;
 }
 
+/* A host that is silent, or later than it ever is: not a matter of budget. */
+static uint64_t late_at(const struct ex_dispatch *d, const struct out_frame *f)
+{
+	if (f->host->state == EX_HOST_SUSPECT)
+		return 0;
+	return f->sent_ns + EX_MAX(d->o.late_ms * EX_NS_PER_MS, LATE_P99 * f->host->p99_ns);
+}
+
 /* When the frame's rows are to be asked for elsewhere, though its host may still answer; UINT64_MAX: never. */
 static uint64_t hedge_at(const struct ex_dispatch *d, const struct out_frame *f)
 {
-	uint64_t after = d->o.hedge_ms * EX_NS_PER_MS;
+	uint64_t after = d->o.hedge_ms * EX_NS_PER_MS, late = late_at(d, f);
 	if (f->taking)
 		return UINT64_MAX;
-	if (f->host->state == EX_HOST_SUSPECT)
-		return 0;
 	if (d->o.hedge == EX_HEDGE_OFF)
-		return UINT64_MAX;
-	return f->sent_ns + (d->o.hedge == EX_HEDGE_P99 ? EX_MAX(after, f->host->p99_ns) : after);
+		return late;
+	return EX_MIN(late, f->sent_ns + (d->o.hedge == EX_HEDGE_P99 ? EX_MAX(after, f->host->p99_ns) : after));
 }
 
 static bool aim_late(struct ex_dispatch *d, const struct out_frame *f, uint64_t now)
 {
-	bool suspect = f->host->state == EX_HOST_SUSPECT, any = false;
+	bool late = late_at(d, f) <= now, any = false;
 	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		struct shard_job *j = &d->jobs[i];
 		if (!ex_bit(f->jobs, i) || j->state != JOB_OUT || j->n_out > 1 || j->target || j->check_of)
 			continue;
-		if (!suspect && !within_budget(d, j->s->n_rows))
+		if (!late && !within_budget(d, j->s->n_rows))
 			return any;
 		struct fleet_host *h = choose(d, j, RANK_READY, now);
-		if (!h)
+		if (!h || h->identity[ex_dispatch_slot(d, d->layer, j->s->group)] != j->identity)
 			continue;
 		aim(d, j, h);
-		if (!suspect)
+		if (!late)
 			d->rows_hedged += j->s->n_rows;
 		ex_metric_add(f->host->m.resent, j->s->n_rows);
 		any = true;
@@ -277,51 +283,34 @@ static void submit_local(struct ex_dispatch *d, struct shard_job *j)
 	}
 }
 
-/* Says which shards of the begin go on with another numeric identity. */
-static void tell_identities(struct ex_dispatch *d)
+/* A frame of what h was aimed at, and one of its checks: in a frame shards ascend. */
+static void send_to(struct ex_dispatch *d, struct fleet_host *h, struct aimed *a)
 {
+	uint64_t jobs[EX_JOB_WORDS] = {0}, checks[EX_JOB_WORDS] = {0};
+	bool any_job = false, any_check = false;
 	for (uint32_t i = 0; i < d->n_jobs; i++) {
-		const struct ex_plan_shard *s = d->jobs[i].s;
-		const struct ex_shard_id id = {d->layer, s->first_expert, s->n_experts};
-		if (ex_bit(d->identity_changed, i) && d->o.identity_changed)
-			d->o.identity_changed(
-				d->o.ctx, &id, d->jobs[i].target ? d->jobs[i].target->address : d->o.node);
+		if (!ex_bit(a->jobs, i))
+			continue;
+		ex_bit_set(d->jobs[i].check_of ? checks : jobs, i);
+		any_job |= !d->jobs[i].check_of;
+		any_check |= d->jobs[i].check_of != NULL;
 	}
-	memset(d->identity_changed, 0, sizeof d->identity_changed);
-}
-
-/* A frame of h's jobs, and one of its checks: in a frame shards ascend. */
-static void send_to(struct ex_dispatch *d, struct fleet_host *h)
-{
-	uint64_t checks[EX_JOB_WORDS] = {0};
-	bool jobs = false, more = false;
-	for (uint32_t i = 0; i < d->n_jobs; i++)
-		if (ex_bit(h->jobs, i) && d->jobs[i].check_of) {
-			h->jobs[i / 64] &= ~(UINT64_C(1) << i % 64);
-			ex_bit_set(checks, i);
-			more = true;
-		} else {
-			jobs |= ex_bit(h->jobs, i);
-		}
-	if (jobs)
-		ex_fabric_send(d, h);
-	memcpy(h->jobs, checks, sizeof h->jobs);
-	if (more)
-		ex_fabric_send(d, h);
-	memset(h->jobs, 0, sizeof h->jobs);
+	memset(a->jobs, 0, sizeof a->jobs);
+	if (any_job)
+		ex_fabric_send(d, h, jobs);
+	if (any_check)
+		ex_fabric_send(d, h, checks);
 }
 
 static void send_aimed(struct ex_dispatch *d)
 {
-	tell_identities(d);
 	/* far ones first, so that they work while the near ones do */
 	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
-		struct fleet_host *h = &d->hosts[p];
 		bool any = false;
 		for (size_t w = 0; w < EX_JOB_WORDS; w++)
-			any |= h->jobs[w] != 0;
+			any |= d->aimed[p].jobs[w] != 0;
 		if (any)
-			send_to(d, h);
+			send_to(d, &d->hosts[p], &d->aimed[p]);
 	}
 	for (uint32_t i = 0; i < d->n_jobs; i++) {
 		d->jobs[i].target = NULL;
@@ -333,7 +322,7 @@ static void send_aimed(struct ex_dispatch *d)
 void ex_route_send(struct ex_dispatch *d)
 {
 	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
-		d->hosts[p].n_given = 0;
+		d->aimed[p].n_rows = 0;
 	ex_lock_take(&d->lock);
 	bool any = aim_all(d, ex_now_ns());
 	ex_lock_give(&d->lock);

@@ -35,6 +35,7 @@ void ex_engine_finish(struct ex_engine *e, struct ex_request *r, enum ex_finish 
 	};
 	if (r->p.sink.finished)
 		r->p.sink.finished(r->p.sink.ctx, r, &f);
+	e->n_started -= r->started;
 	ex_lock_take(&e->lock);
 	e->n_live--;
 	pthread_cond_broadcast(&e->idle);

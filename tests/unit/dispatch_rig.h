@@ -32,10 +32,10 @@ struct fixture {
 
 /* What a test asks for. Times are longer than a loaded machine lets a thread wait: only what a test provokes happens. */
 static struct {
-	unsigned frame_timeout_ms, heartbeat_ms, hold_ms, hedge_ms, hedge_budget_percent, verify_percent;
+	unsigned frame_timeout_ms, heartbeat_ms, hold_ms, late_ms, hedge_ms, hedge_budget_percent, verify_percent;
 	enum ex_failover failover;
 	enum ex_hedge hedge;
-} asked = {.frame_timeout_ms = 20000, .heartbeat_ms = 5000};
+} asked = {.frame_timeout_ms = 20000, .heartbeat_ms = 5000, .late_ms = 20000};
 static float x[ROWS][FAKE_D], weights[ROWS][TOPK];
 static uint32_t ids[ROWS][TOPK];
 
@@ -95,6 +95,7 @@ static void open_dispatch(struct fixture *f, uint32_t dtype)
 		.connect_ms = 500,
 		.heartbeat_ms = asked.heartbeat_ms,
 		.frame_timeout_ms = asked.frame_timeout_ms,
+		.late_ms = asked.late_ms,
 		.hold_ms = asked.hold_ms,
 		.failover = asked.failover,
 		.hedge = asked.hedge,

@@ -13,7 +13,7 @@ static void defaults(void)
 {
 	asked.frame_timeout_ms = 20000;
 	asked.heartbeat_ms = 5000;
-	asked.hold_ms = 20000;
+	asked.hold_ms = asked.late_ms = 20000;
 	asked.hedge = EX_HEDGE_OFF;
 	asked.hedge_ms = 20;
 	asked.hedge_budget_percent = 100;
@@ -157,6 +157,39 @@ static void test_hedge_p99(void **state)
 {
 	(void)state;
 	hedge(EX_HEDGE_P99);
+}
+
+/* Later than it ever is: asked for elsewhere even without hedging, and the host is not blamed. */
+static void test_late_host(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	asked.late_ms = 300;
+	open_pair(&f, NULL, NULL);
+	for (int i = 0; i < 4; i++)
+		expect_good(&f);
+	for (int bad = 0; bad < 2; bad++) {
+		f.host[bad].mode = FAKE_SILENT;
+		expect_good(&f);
+		f.host[bad].mode = FAKE_GOOD;
+	}
+	assert_int_equal(f.n_down, 0);
+	close_fixture(&f);
+}
+
+/* The first answer decides the identity, not the first who was asked. */
+static void test_identity_of_who_answers(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	open_pair(&f, "aa", "bb");
+	f.host[0].mode = FAKE_SHARD_FAILS;
+	f.host[1].mode = FAKE_GOOD;
+	expect_good(&f);
+	assert_int_equal(f.n_identity_changes, 0);
+	close_fixture(&f);
 }
 
 /* Without a budget nothing is sent twice: the frame's own timeout ends the wait. */
@@ -476,6 +509,8 @@ int main(void)
 		cmocka_unit_test(test_frozen_host),
 		cmocka_unit_test(test_hedge_fixed),
 		cmocka_unit_test(test_hedge_p99),
+		cmocka_unit_test(test_late_host),
+		cmocka_unit_test(test_identity_of_who_answers),
 		cmocka_unit_test(test_hedge_without_budget),
 		cmocka_unit_test(test_held_until_a_host_returns),
 		cmocka_unit_test(test_held_while_the_only_holder_fails),

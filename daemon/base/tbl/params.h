@@ -58,6 +58,7 @@ EX_PARAM(router, dispatch_dtype, ENUM, "f32|bf16", "f32", 0, 0, RESTART, "Number
 EX_PARAM(router, connect_ms, U32, "ms", "1000", 10, 60000, RESTART, "Time for a handshake with an expert host, and pause between tries.")
 EX_PARAM(router, heartbeat_ms, U32, "ms", "250", 10, 60000, RESTART, "Period of heartbeats; an expert host silent for three of them is down.")
 EX_PARAM(router, frame_timeout_ms, U32, "ms", "30000", 100, 600000, RESTART, "A frame unanswered that long has failed, though heartbeats come back.")
+EX_PARAM(router, late_ms, U32, "ms", "2000", 10, 600000, RESTART, "A frame unanswered that long, and eight times as long as the 99th percentile of its host, is asked for at another replica as well, though heartbeats come back.")
 EX_PARAM(router, hold_ms, U32, "ms", "10000", 0, 600000, RESTART, "How long after a shard lost its last replica requests wait for one to appear, before they end with insufficient_system_resource.")
 EX_PARAM(router, failover, ENUM, "identical|any", "identical", 0, 0, RESTART, "Which replicas may take over for one that fails. identical: those of the same numeric identity (weights, plugin, instruction set), so that no bit changes. any: others, too; it is counted and journaled.")
 EX_PARAM(router, hedge, ENUM, "off|fixed|p99", "off", 0, 0, RESTART, "Ask a second replica when the first is late. fixed: after hedge_ms; p99: after the 99th percentile of that host's recent replies, but not before hedge_ms.")
