@@ -5,11 +5,13 @@
  * nothing more comes. Reading goes on until a NULL message, so every message is delivered before `closed`. */
 #include "net/client.h"
 
+#include "base/addr.h"
 #include "base/clock.h"
 #include "base/lock.h"
 #include "base/mem.h"
 #include "net/msg_internal.h"
 #include "net/tag.h"
+#include "net/tls_creds.h"
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
@@ -28,11 +30,19 @@
 #define CONNECT_MS        1000  /* one try; a lost SYN should not take longer */
 #define CONNECT_UNIX_MS   20000 /* nothing is lost on a unix socket: whoever listens is alive, if slow */
 
+#define TARGET_MAX        EX_MAX(EX_ADDR_MAX, 128) /* a unix path has 107 bytes at most */
+
 struct ex_channel {
 	uint32_t magic;
-	grpc_channel *grpc;
 	struct ex_loop *loop;
+	size_t message_bytes_max;
+	bool bulk;
 	struct ex_lock lock;
+	grpc_channel *grpc;      /* where streams go that are opened now; guarded by lock, as all below */
+	struct ex_tls *tls;      /* NULL: plain text */
+	unsigned tls_generation; /* of the certificate that grpc was made with */
+	bool moved;              /* grpc is of another route */
+	char target[TARGET_MAX], key[EX_CHANNEL_METADATA_MAX], value[EX_CHANNEL_METADATA_MAX];
 	pthread_cond_t changed;
 	struct ex_stream *streams; /* guarded by lock */
 	unsigned n_streams;        /* guarded by lock */
@@ -59,6 +69,7 @@ struct ex_stream {
 	bool close_wanted, close_started;
 	bool broken; /* status is known, or a send failed: no more of them */
 	bool no_memory;
+	bool tls; /* fixed */
 };
 
 /* --- channels ---------------------------------------------------------------------------------------------------- */
@@ -73,10 +84,10 @@ static bool is_unix(const char *target)
 	return !strncmp(target, "unix:", 5);
 }
 
-static grpc_channel *create_channel(const struct ex_channel_opts *o)
+/* Of c's route, as it is now. A bad target makes streams fail with their status. */
+static grpc_channel *create_channel(struct ex_channel *c)
 {
-	size_t max = o->message_bytes_max ? o->message_bytes_max : MESSAGE_BYTES_MAX;
-	assert(max <= INT32_MAX);
+	size_t max = c->message_bytes_max;
 	grpc_arg args[] = {
 		int_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL,
 			1), /* else channels of equal arguments share a connection */
@@ -87,7 +98,7 @@ static grpc_channel *create_channel(const struct ex_channel_opts *o)
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max),
 		int_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, BACKOFF_MS),
 		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, /* by its name a backoff, in fact the time for one try */
-			is_unix(o->target) ? CONNECT_UNIX_MS : CONNECT_MS),
+			is_unix(c->target) ? CONNECT_UNIX_MS : CONNECT_MS),
 		int_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, BACKOFF_MAX_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, o->no_pings ? INT32_MAX : KEEPALIVE_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_WAIT_MS),
@@ -99,11 +110,50 @@ static grpc_channel *create_channel(const struct ex_channel_opts *o)
 		int_arg(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 4 << 20),
 		int_arg(GRPC_ARG_TCP_READ_CHUNK_SIZE, 4 << 20),
 	};
-	grpc_channel_args a = {.num_args = EX_ARRAY_LEN(args) - (o->bulk ? 0 : 4), .args = args};
-	grpc_channel_credentials *insecure = grpc_insecure_credentials_create();
-	grpc_channel *c = grpc_channel_create(o->target, insecure, &a);
-	grpc_channel_credentials_release(insecure);
-	return c;
+	grpc_channel_args a = {.num_args = EX_ARRAY_LEN(args) - (c->bulk ? 0 : 4), .args = args};
+	grpc_channel_credentials *credentials =
+		c->tls ? ex_tls_channel_credentials(c->tls, c->target, &c->tls_generation)
+		       : grpc_insecure_credentials_create();
+	grpc_channel *g =
+		grpc_channel_create(c->target, credentials, &a); /* without credentials: one that always fails */
+	if (credentials)
+		grpc_channel_credentials_release(credentials);
+	return g;
+}
+
+/* Another route, or another certificate: streams go to a new connection. The old one ends with its last stream. */
+static void renew_channel(struct ex_channel *c)
+{
+	if (!c->moved && !(c->tls && ex_tls_generation(c->tls) != c->tls_generation))
+		return;
+	c->moved = false;
+	grpc_channel *old = c->grpc;
+	c->grpc = create_channel(c);
+	grpc_channel_destroy(old);
+}
+
+static int take_route(struct ex_channel *c, const struct ex_channel_route *r)
+{
+	if (strlen(r->target) >= sizeof c->target)
+		return -ENAMETOOLONG;
+	if (r->key && (strlen(r->key) >= sizeof c->key || strlen(r->value) >= sizeof c->value))
+		return -EINVAL;
+	strcpy(c->target, r->target);
+	strcpy(c->key, r->key ? r->key : "");
+	strcpy(c->value, r->key ? r->value : "");
+	c->tls = is_unix(r->target) ? NULL : r->tls;
+	return 0;
+}
+
+int ex_channel_set_route(struct ex_channel *c, const struct ex_channel_route *r)
+{
+	EX_CHECK_OBJ(c, CHANNEL_MAGIC);
+	ex_lock_take(&c->lock);
+	bool elsewhere = strcmp(c->target, r->target) != 0 || c->tls != r->tls;
+	int rc = take_route(c, r);
+	c->moved |= !rc && elsewhere;
+	ex_lock_give(&c->lock);
+	return rc;
 }
 
 int ex_channel_new(const struct ex_channel_opts *o, struct ex_err *err, struct ex_channel **ret)
@@ -117,9 +167,17 @@ int ex_channel_new(const struct ex_channel_opts *o, struct ex_err *err, struct e
 		return ex_err_errno(err, -ENOMEM, "failed to make a channel to '%s'", o->target);
 	c->magic = CHANNEL_MAGIC;
 	c->loop = o->loop;
+	c->bulk = o->bulk;
+	c->message_bytes_max = o->message_bytes_max ? o->message_bytes_max : MESSAGE_BYTES_MAX;
+	assert(c->message_bytes_max <= INT32_MAX);
+	const struct ex_channel_route r = {.target = o->target, .tls = o->tls};
+	if (take_route(c, &r)) {
+		free(c);
+		return ex_err_set(err, -ENAMETOOLONG, "'%s' is too long for an address", o->target);
+	}
 	ex_lock_init(&c->lock, "channel");
 	ex_cond_init(&c->changed);
-	c->grpc = create_channel(o); /* never NULL: a bad target makes streams fail with their status */
+	c->grpc = create_channel(c);
 	*ret = c;
 	return 0;
 }
@@ -211,12 +269,30 @@ static void stream_free(struct ex_stream *s)
 	free(s);
 }
 
+/* The status's text; of a connection that the check of the peer's certificate refused, what that said and nothing else. A peer that ends a
+ * connection before it began does not say why: the likely reason is added. */
+static void status_text(const struct ex_stream *s, char *text, size_t size)
+{
+	const char *from = (const char *)GRPC_SLICE_START_PTR(s->status_text);
+	size_t n = GRPC_SLICE_LENGTH(s->status_text);
+	const char *begin = memmem(from, n, EX_TLS_REASON_BEGIN, strlen(EX_TLS_REASON_BEGIN));
+	if (begin) {
+		n -= (size_t)(begin - from) + strlen(EX_TLS_REASON_BEGIN);
+		from = begin + strlen(EX_TLS_REASON_BEGIN);
+		const char *end = memmem(from, n, EX_TLS_REASON_END, strlen(EX_TLS_REASON_END));
+		n = end ? (size_t)(end - from) : n;
+	}
+	int len = snprintf(text, size, "%.*s", (int)EX_MIN(n, size - 1), from);
+	if (!begin && strstr(text, "failed to connect") && strstr(text, "Socket closed"))
+		snprintf(text + len, size - (size_t)len, "%s",
+			s->tls ? ": it may not accept our certificate" : ": it may want TLS");
+}
+
 static void close_stream(struct ex_stream *s, grpc_call *call)
 {
 	struct ex_channel *c = s->channel;
 	char text[512];
-	int n = (int)EX_MIN(GRPC_SLICE_LENGTH(s->status_text), sizeof text - 1);
-	snprintf(text, sizeof text, "%.*s", n, (const char *)GRPC_SLICE_START_PTR(s->status_text));
+	status_text(s, text, sizeof text);
 	grpc_call_unref(call);
 	remove_stream(c, s);
 	if (s->no_memory)
@@ -339,8 +415,11 @@ static void start_call(struct ex_stream *s, const char *path, unsigned deadline_
 	s->call = grpc_channel_create_call(c->grpc, NULL, GRPC_PROPAGATE_DEFAULTS, ex_loop_queue(c->loop), method, NULL,
 		deadline_of(deadline_ms), NULL);
 	grpc_slice_unref(method);
+	grpc_metadata extra = {
+		.key = grpc_slice_from_copied_string(c->key), .value = grpc_slice_from_copied_string(c->value)};
 	grpc_op open[2] = {
 		{.op = GRPC_OP_SEND_INITIAL_METADATA,
+			.data.send_initial_metadata = {.count = c->key[0] != 0, .metadata = &extra},
 			.flags = wait_for_ready ? GRPC_INITIAL_METADATA_WAIT_FOR_READY : 0},
 		/* without it STATUS never comes */
 		{.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &s->initial},
@@ -349,7 +428,9 @@ static void start_call(struct ex_stream *s, const char *path, unsigned deadline_
 	status.data.recv_status_on_client.status = &s->status;
 	status.data.recv_status_on_client.status_details = &s->status_text;
 	status.data.recv_status_on_client.trailing_metadata = &s->trailing;
-	start_batch(s, open, 2, &s->on_open);
+	start_batch(s, open, 2, &s->on_open); /* copies what it sends */
+	grpc_slice_unref(extra.key);
+	grpc_slice_unref(extra.value);
 	start_batch(s, &status, 1, &s->on_status);
 	read_next(s);
 }
@@ -364,6 +445,8 @@ int ex_stream_open(struct ex_channel *c, const char *path, unsigned deadline_ms,
 	ex_lock_take(&c->lock);
 	int rc = c->closing ? -ESHUTDOWN : c->n_streams == EX_CHANNEL_STREAMS_MAX ? -ENOSPC : 0;
 	if (!rc) {
+		renew_channel(c);
+		s->tls = c->tls != NULL;
 		*ret = s; /* before a callback can run */
 		add_stream(c, s);
 		pthread_mutex_lock(&s->lock);

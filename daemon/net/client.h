@@ -6,8 +6,10 @@
 #include "net/loop.h"
 #include "net/msg.h"
 #include "net/status.h"
+#include "net/tls.h"
 
-#define EX_CHANNEL_STREAMS_MAX 1024
+#define EX_CHANNEL_STREAMS_MAX  1024
+#define EX_CHANNEL_METADATA_MAX 128 /* bytes of the value that each call carries, and of its key */
 
 struct ex_channel;
 struct ex_stream;
@@ -18,10 +20,19 @@ struct ex_channel_opts {
 	size_t message_bytes_max; /* replies beyond it end the call with RESOURCE_EXHAUSTED; 0: 4 MiB */
 	bool bulk;
 	bool no_pings; /* for peers that are not ours and limit them; streams must find out themselves whether it is alive */
+	struct ex_tls *tls; /* not for unix sockets; borrowed, outlives the channel. NULL: plain text */
 };
 /* Connects when the first stream wants it, and again, within 200 ms, as often as streams want it. -EINVAL: a unix path
  * too long. [any] */
 int ex_channel_new(const struct ex_channel_opts *o, struct ex_err *err, struct ex_channel **ret);
+/* Streams opened from now on go to target, with TLS or without; those that are open stay where they are. key, value: metadata that each call
+ * carries; NULL: none. -EINVAL, -ENAMETOOLONG: too long. [any] */
+struct ex_channel_route {
+	const char *target;
+	struct ex_tls *tls;
+	const char *key, *value;
+};
+int ex_channel_set_route(struct ex_channel *c, const struct ex_channel_route *r);
 /* Streams are cancelled first and their `closed` has run when it returns. Not from a callback. [any] */
 struct ex_channel *ex_channel_free(struct ex_channel *c);
 EX_DEFINE_CLEANUP(struct ex_channel, ex_channel_free)

@@ -248,13 +248,19 @@ static void on_new(struct ex_tag *t, bool ok)
 		return;
 	}
 	env->taken(env, true);
+	char *peer = grpc_call_get_peer(rpc->call);
+	env->name_peer(env, peer, rpc->peer);
+	gpr_free(peer);
+	struct ex_err err = EX_ERR_INIT;
+	if (env->admit(env, rpc->call, rpc->peer, &err)) {
+		rpc->refused = true;
+		open_call(rpc, EX_STATUS_PERMISSION_DENIED, ex_err_text(&err));
+		return;
+	}
 	if (!env->method) {
 		open_unknown(rpc);
 		return;
 	}
-	char *peer = grpc_call_get_peer(rpc->call);
-	env->name_peer(env, peer, rpc->peer);
-	gpr_free(peer);
 	int rc = env->method->start ? env->method->start(rpc, env->method->ctx) : 0;
 	rpc->refused = rc < 0;
 	open_call(rpc, rc < 0 ? ex_status_from_errno(rc) : NO_STATUS, NULL);
@@ -389,6 +395,23 @@ void ex_rpc_set_data(struct ex_rpc *rpc, void *data)
 void *ex_rpc_data(const struct ex_rpc *rpc)
 {
 	return rpc->data;
+}
+
+int ex_rpc_metadata(const struct ex_rpc *rpc, const char *key, char *buf, size_t size)
+{
+	EX_CHECK_OBJ(rpc, RPC_MAGIC);
+	for (size_t i = 0; i < rpc->metadata.count; i++) {
+		const grpc_metadata *m = &rpc->metadata.metadata[i];
+		if (grpc_slice_str_cmp(m->key, key))
+			continue;
+		size_t n = GRPC_SLICE_LENGTH(m->value);
+		if (n >= size)
+			return -EMSGSIZE;
+		memcpy(buf, GRPC_SLICE_START_PTR(m->value), n);
+		buf[n] = '\0';
+		return 0;
+	}
+	return -ENOENT;
 }
 
 const char *ex_rpc_peer(const struct ex_rpc *rpc)

@@ -20,6 +20,8 @@ struct ex_rpc_env {
 	void (*ended)(struct ex_rpc_env *env);
 	/* Names the peer of a call by what gRPC calls it. buf: EX_RPC_PEER_MAX bytes. */
 	void (*name_peer)(struct ex_rpc_env *env, const char *grpc_peer, char *buf);
+	/* Whether the peer may call at all, before anything is done for it. -errno: refused, err is the status's text. */
+	int (*admit)(struct ex_rpc_env *env, grpc_call *call, const char *peer, struct ex_err *err);
 };
 
 /* Asks gRPC for the next call of env's method; `taken` follows, and after taken(ok) `ended` does. -ENOMEM, -ESHUTDOWN:

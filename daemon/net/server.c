@@ -9,6 +9,7 @@
 #include "net/rpc.h"
 #include "net/service.h"
 #include "net/tag.h"
+#include "net/tls_creds.h"
 #include <ctype.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
@@ -34,7 +35,10 @@ struct ex_server {
 	grpc_server *grpc;
 	int port;
 	struct ex_unix_listener *listener; /* NULL: TCP */
-	struct ex_health *health;
+	struct ex_tls *tls;                /* NULL: plain text, or a unix socket */
+	void (*refused)(void *ctx, const char *peer, const char *text);
+	void *refused_ctx;
+	struct ex_health *health; /* NULL: a bare server, as reflection */
 	struct ex_reflection *reflection;
 	struct ex_service_list services;
 	struct ex_method methods[EX_SERVER_METHODS_MAX + OWN_METHODS];
@@ -118,18 +122,20 @@ static void name_peer(struct ex_rpc_env *env, const char *grpc_peer, char *buf)
 	buf[n] = '\0';
 }
 
+static int admit(struct ex_rpc_env *env, grpc_call *call, const char *peer, struct ex_err *err)
+{
+	struct ex_server *s = env->server;
+	int rc = s->tls ? ex_tls_check_call(s->tls, call, err) : 0;
+	if (rc && s->refused)
+		s->refused(s->refused_ctx, peer, ex_err_text(err));
+	return rc;
+}
+
 /* --- start ------------------------------------------------------------------------------------------------------- */
 
-static int add_methods(struct ex_server *s, const struct ex_server_opts *o, struct ex_err *err)
+/* Health and reflection, on the last loop. */
+static int add_own_methods(struct ex_server *s, const struct ex_server_opts *o, struct ex_err *err)
 {
-	for (const struct ex_method *m = o->methods; m->path; m++) {
-		if (s->n_methods == EX_SERVER_METHODS_MAX)
-			return ex_err_set(err, -ENOSPC, "a server has at most %d methods", EX_SERVER_METHODS_MAX);
-		if (m->loop_i < 0 || (size_t)m->loop_i >= o->n_loops || ex_service_list_add(&s->services, m->path))
-			return ex_err_set(
-				err, -EINVAL, "method '%s' of loop %d does not fit the server", m->path, m->loop_i);
-		s->methods[s->n_methods++] = *m;
-	}
 	int rc = ex_health_new(&s->services, &s->health);
 	if (!rc)
 		rc = ex_reflection_new(&s->services, &s->reflection);
@@ -148,11 +154,25 @@ static int add_methods(struct ex_server *s, const struct ex_server_opts *o, stru
 	return 0;
 }
 
+static int add_methods(struct ex_server *s, const struct ex_server_opts *o, struct ex_err *err)
+{
+	for (const struct ex_method *m = o->methods; m->path; m++) {
+		if (s->n_methods == EX_SERVER_METHODS_MAX)
+			return ex_err_set(err, -ENOSPC, "a server has at most %d methods", EX_SERVER_METHODS_MAX);
+		if (m->loop_i < 0 || (size_t)m->loop_i >= o->n_loops || ex_service_list_add(&s->services, m->path))
+			return ex_err_set(
+				err, -EINVAL, "method '%s' of loop %d does not fit the server", m->path, m->loop_i);
+		s->methods[s->n_methods++] = *m;
+	}
+	return o->bare ? 0 : add_own_methods(s, o, err);
+}
+
 static void add_routes(struct ex_server *s, const struct ex_server_opts *o)
 {
 	for (size_t i = 0; i <= s->n_methods; i++) {
 		struct route *r = &s->routes[s->n_routes++];
-		r->env = (struct ex_rpc_env){.server = s, .taken = taken, .ended = ended, .name_peer = name_peer};
+		r->env = (struct ex_rpc_env){
+			.server = s, .taken = taken, .ended = ended, .name_peer = name_peer, .admit = admit};
 		r->env.loop = o->loops[0];
 		if (i == s->n_methods) /* the last one: unknown methods */
 			break;
@@ -200,9 +220,12 @@ static int listen_tcp(struct ex_server *s, const char *listen, struct ex_err *er
 	int rc = ex_listen_tcp_check(listen, err, address);
 	if (rc)
 		return rc;
-	grpc_server_credentials *insecure = grpc_insecure_server_credentials_create();
-	s->port = grpc_server_add_http2_port(s->grpc, address, insecure);
-	grpc_server_credentials_release(insecure);
+	grpc_server_credentials *c =
+		s->tls ? ex_tls_server_credentials(s->tls) : grpc_insecure_server_credentials_create();
+	if (!c)
+		return ex_err_errno(err, -ENOMEM, "failed to listen on '%s'", listen);
+	s->port = grpc_server_add_http2_port(s->grpc, address, c);
+	grpc_server_credentials_release(c);
 	if (s->port <= 0)
 		return ex_err_set(err, -EADDRINUSE, "failed to listen on '%s': the port was taken meanwhile", listen);
 	return 0;
@@ -248,6 +271,9 @@ int ex_server_start(const struct ex_server_opts *o, struct ex_err *err, struct e
 		return ex_err_errno(err, -ENOMEM, "failed to start a server on '%s'", o->listen);
 	s->magic = SERVER_MAGIC;
 	s->on_shutdown.fn = on_shutdown;
+	s->tls = ex_listen_unix_path(o->listen) ? NULL : o->tls;
+	s->refused = o->refused;
+	s->refused_ctx = o->refused_ctx;
 	ex_lock_init(&s->lock, "server");
 	ex_cond_init(&s->changed);
 	int rc = start(s, o, err);
@@ -273,7 +299,8 @@ int ex_server_port(const struct ex_server *s)
 void ex_server_set_serving(struct ex_server *s, bool serving)
 {
 	EX_CHECK_OBJ(s, SERVER_MAGIC);
-	ex_health_set(s->health, serving);
+	if (s->health)
+		ex_health_set(s->health, serving);
 }
 
 /* --- stop -------------------------------------------------------------------------------------------------------- */
@@ -298,10 +325,12 @@ static void shut_down(struct ex_server *s, unsigned grace_ms)
 	ex_lock_give(&s->lock);
 	if (s->listener)
 		ex_unix_listener_stop(s->listener);
-	ex_health_set(s->health, false);
+	if (s->health)
+		ex_health_set(s->health, false);
 	EX_TAG_GIVEN(&s->on_shutdown);
 	grpc_server_shutdown_and_notify(s->grpc, ex_loop_queue(s->routes[0].env.loop), &s->on_shutdown);
-	ex_health_end(s->health);
+	if (s->health)
+		ex_health_end(s->health);
 	if (!wait_ended(s, ex_now_ns() + grace_ms * EX_NS_PER_MS)) {
 		grpc_server_cancel_all_calls(s->grpc);
 		while (!wait_ended(s, ex_now_ns() + EX_NS_PER_S))

@@ -7,6 +7,7 @@
 #include "net/loop.h"
 #include "net/msg.h"
 #include "net/status.h"
+#include "net/tls.h"
 
 #define EX_SERVER_METHODS_MAX       64
 #define EX_SERVER_STREAMS_MAX       1024       /* calls at once on one connection; more wait at the client */
@@ -46,6 +47,11 @@ struct ex_server_opts {
 	void *authorize_ctx;
 	uint32_t socket_mode; /* unix sockets only, 0: 0600 */
 	bool bulk;            /* tuned for large frames, see docs/ARCHITECTURE.md */
+	bool bare;            /* no health, no reflection */
+	struct ex_tls *tls;   /* TCP only; borrowed, outlives the server. NULL: plain text */
+	/* A caller with a certificate of the CA was refused: text names it, and says why. [cq] NULL: none */
+	void (*refused)(void *ctx, const char *peer, const char *text);
+	void *refused_ctx;
 };
 
 /* -EADDRINUSE, -ENAMETOOLONG (socket path), -EINVAL (address) say the address. A socket file that nobody listens on is
@@ -79,5 +85,7 @@ void ex_rpc_set_data(struct ex_rpc *rpc,
 	void *data); /* the service's own pointer, set in `start` or before other threads know the rpc */
 void *ex_rpc_data(const struct ex_rpc *rpc);
 const char *ex_rpc_peer(const struct ex_rpc *rpc); /* "127.0.0.1:40312", "unix:uid=0,pid=71" */
+/* The value of the caller's metadata `key` into buf. -ENOENT: there is none; -EMSGSIZE: it does not fit. In `start` only. */
+int ex_rpc_metadata(const struct ex_rpc *rpc, const char *key, char *buf, size_t size);
 
 #endif

@@ -134,6 +134,14 @@ tests_unit_test_msg_LDADD = $(TEST_LIBS)
 tests_unit_test_server_client_SOURCES = tests/unit/test_server_client.c tests/unit/server_pair.c tests/unit/server_pair.h
 tests_unit_test_server_client_LDADD = $(TEST_LIBS)
 
+noinst_HEADERS += tests/unit/certs.h
+check_PROGRAMS += tests/unit/test_cert tests/unit/test_tls
+TESTS += tests/unit/test_cert tests/unit/test_tls
+tests_unit_test_cert_SOURCES = tests/unit/test_cert.c tests/unit/certs.c
+tests_unit_test_cert_LDADD = $(TEST_LIBS)
+tests_unit_test_tls_SOURCES = tests/unit/test_tls.c tests/unit/certs.c tests/unit/server_pair.c
+tests_unit_test_tls_LDADD = $(TEST_LIBS)
+
 # Modules for the loader's test: a good one, and variants with one deviation each.
 check_LTLIBRARIES += tests/unit/plugins/example.la tests/unit/plugins/variant.la tests/unit/plugins/best.la tests/unit/plugins/unfit.la \
 	tests/unit/plugins/bad_major.la tests/unit/plugins/bad_minor.la tests/unit/plugins/bad_size.la tests/unit/plugins/no_run.la \
