@@ -479,5 +479,5 @@ int ex_cert_check_caller(const struct ex_cert *c, const char *pem, struct ex_err
 	EX_CHECK_OBJ(c, CERT_MAGIC);
 	if (parse_chain(pem, CHAIN_MAX, "the handshake", err, &chain))
 		return -EACCES;
-	return c->n_peers ? check_names(c, sk_X509_value(chain, 0), "", err) : 0;
+	return c->n_peers ? check_names(c, sk_X509_value(chain, 0), " of the caller", err) : 0;
 }

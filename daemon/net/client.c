@@ -132,11 +132,18 @@ static void renew_channel(struct ex_channel *c)
 	grpc_channel_destroy(old);
 }
 
+/* gRPC would refuse the whole call. */
+static bool is_metadata(const char *text, int (*legal)(grpc_slice slice))
+{
+	return strlen(text) < EX_CHANNEL_METADATA_MAX && legal(grpc_slice_from_static_string(text));
+}
+
 static int take_route(struct ex_channel *c, const struct ex_channel_route *r)
 {
 	if (strlen(r->target) >= sizeof c->target)
 		return -ENAMETOOLONG;
-	if (r->key && (strlen(r->key) >= sizeof c->key || strlen(r->value) >= sizeof c->value))
+	if (r->key && (!is_metadata(r->key, grpc_header_key_is_legal) ||
+			      !is_metadata(r->value, grpc_header_nonbin_value_is_legal)))
 		return -EINVAL;
 	strcpy(c->target, r->target);
 	strcpy(c->key, r->key ? r->key : "");

@@ -26,7 +26,7 @@ struct ex_channel_opts {
  * too long. [any] */
 int ex_channel_new(const struct ex_channel_opts *o, struct ex_err *err, struct ex_channel **ret);
 /* Streams opened from now on go to target, with TLS or without; those that are open stay where they are. key, value: metadata that each call
- * carries; NULL: none. -EINVAL, -ENAMETOOLONG: too long. [any] */
+ * carries; NULL: none. -EINVAL: no call can carry them; -ENAMETOOLONG: target. [any] */
 struct ex_channel_route {
 	const char *target;
 	struct ex_tls *tls;

@@ -210,7 +210,7 @@ static void test_callers(void **state)
 	EXPECT_OK(err, ex_cert_check_caller(anyone, h1, &err));
 	EXPECT_OK(err, ex_cert_check_caller(some, h2, &err)); /* DNS names have no case */
 	assert_int_equal(ex_cert_check_caller(some, h1, &err), -EACCES);
-	assert_string_equal(err.text, "SAN 'h1, spiffe://fleet/h1, 127.0.0.1' is not among [tls] peers");
+	assert_string_equal(err.text, "SAN 'h1, spiffe://fleet/h1, 127.0.0.1' of the caller is not among [tls] peers");
 	ex_cert_drop(anyone);
 	ex_cert_drop(some);
 }

@@ -143,8 +143,8 @@ static void test_caller_refused(void **state)
 	char back[64];
 	start_pair(p, tls_of("h1", "ca", routers, 2), tls_of("r9", "ca", hosts, 1));
 	assert_int_equal(ask(p, &err), -EACCES);
-	assert_string_equal(err.text, "PERMISSION_DENIED: SAN 'r9' is not among [tls] peers");
-	assert_string_equal(p->refused, "SAN 'r9' is not among [tls] peers");
+	assert_string_equal(err.text, "PERMISSION_DENIED: SAN 'r9' of the caller is not among [tls] peers");
+	assert_string_equal(p->refused, "SAN 'r9' of the caller is not among [tls] peers");
 	assert_int_equal(strncmp(p->refused_peer, "127.0.0.1:", 10), 0);
 	static const char *const paths[] = {"/grpc.health.v1.Health/Check", "/t.Test/Nope"};
 	for (size_t i = 0; i < EX_ARRAY_LEN(paths); i++)
@@ -300,6 +300,13 @@ static void test_route(void **state)
 	far[sizeof far - 1] = '\0';
 	r.target = far;
 	assert_int_equal(ex_channel_set_route(p->f.channel, &r), -ENAMETOOLONG);
+	r = (struct ex_channel_route){.target = p->f.address, .key = "x-word", .value = "a\nb"};
+	assert_int_equal(ex_channel_set_route(p->f.channel, &r), -EINVAL);
+	r.value = far;
+	assert_int_equal(ex_channel_set_route(p->f.channel, &r), -EINVAL);
+	r.value = "w";
+	assert_int_equal(ex_channel_set_route(p->f.channel, &r), 0);
+	EXPECT_OK(err, ask(p, &err));
 }
 
 int main(void)
