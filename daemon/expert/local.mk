@@ -9,5 +9,6 @@ libexpertd_la_SOURCES += \
 	daemon/expert/pool.c daemon/expert/pool.h \
 	daemon/expert/reference.c daemon/expert/reference.h \
 	daemon/expert/registry.c daemon/expert/registry.h \
-	daemon/expert/service.c daemon/expert/service.h
+	daemon/expert/service.c daemon/expert/service.h \
+	daemon/expert/words.c daemon/expert/words.h
 daemon/expert/loader.lo: build/id.h

@@ -135,8 +135,11 @@ tests_unit_test_server_client_SOURCES = tests/unit/test_server_client.c tests/un
 tests_unit_test_server_client_LDADD = $(TEST_LIBS)
 
 noinst_HEADERS += tests/unit/certs.h
-check_PROGRAMS += tests/unit/test_cert tests/unit/test_tls
-TESTS += tests/unit/test_cert tests/unit/test_tls
+UNIT_TLS = tests/unit/test_cert tests/unit/test_tls tests/unit/test_words
+check_PROGRAMS += $(UNIT_TLS)
+TESTS += $(UNIT_TLS)
+tests_unit_test_words_SOURCES = tests/unit/test_words.c
+tests_unit_test_words_LDADD = $(TEST_LIBS)
 tests_unit_test_cert_SOURCES = tests/unit/test_cert.c tests/unit/certs.c
 tests_unit_test_cert_LDADD = $(TEST_LIBS)
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c tests/unit/certs.c tests/unit/server_pair.c
