@@ -69,12 +69,14 @@ static void free_value(const struct ex_param *row, void *value)
 	case EX_PARAM_STR:
 	case EX_PARAM_NAME:
 	case EX_PARAM_PATH:
+	case EX_PARAM_FILE:
 	case EX_PARAM_ADDR:
 		ex_freep(value);
 		break;
 	case EX_PARAM_ADDRS:
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
+	case EX_PARAM_WORDS:
 		free_list(value);
 		break;
 	default:
@@ -121,6 +123,10 @@ void ex_param_allowed(const struct ex_param *row, struct ex_str *out)
 		ex_str_addf(out, "a path of at most %llu bytes; a relative one starts from the directory of this file",
 			(unsigned long long)(row->max ? row->max : PATH_MAX - 1));
 		break;
+	case EX_PARAM_FILE:
+		ex_str_add(out, "a path; a relative one starts from the directory of this file; or " EX_PARAM_CREDENTIAL
+				"NAME, a credential of the service (systemd's LoadCredential=)");
+		break;
 	case EX_PARAM_ADDR:
 		ex_str_add(out, "HOST:PORT or [IPv6]:PORT");
 		break;
@@ -133,6 +139,10 @@ void ex_param_allowed(const struct ex_param *row, struct ex_str *out)
 		break;
 	case EX_PARAM_PAIRS:
 		ex_str_addf(out, "at most %llu KEY=VALUE, separated by blanks",
+			(unsigned long long)(row->max ? row->max : LIST_MAX));
+		break;
+	case EX_PARAM_WORDS:
+		ex_str_addf(out, "at most %llu globs, separated by blanks",
 			(unsigned long long)(row->max ? row->max : LIST_MAX));
 		break;
 	case EX_PARAM_U32:
@@ -255,16 +265,32 @@ static char *absolute_path(const char *text, const char *file)
 	return asprintf(&path, "%s/%.*s%s%s", cwd, n, file, n ? "/" : "", text) < 0 ? NULL : path;
 }
 
+static bool is_credential(const char *text)
+{
+	return strncmp(text, EX_PARAM_CREDENTIAL, strlen(EX_PARAM_CREDENTIAL)) == 0;
+}
+
+/* A file in the service's directory of credentials, and in no other. */
+static bool credential_ok(const char *text)
+{
+	const char *name = text + strlen(EX_PARAM_CREDENTIAL);
+	size_t n = strlen(name);
+	return n > 0 && n <= NAME_MAX && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
 static int set_text(const struct ex_param *row, const char *text, const char *file, void *value, struct ex_err *err)
 {
 	struct ex_err why = EX_ERR_INIT;
 	struct ex_addr addr;
-	size_t max = row->max ? row->max : row->type == EX_PARAM_PATH ? PATH_MAX - 1 : EX_PARAM_TEXT_MAX;
+	bool path = row->type == EX_PARAM_PATH || (row->type == EX_PARAM_FILE && !is_credential(text));
+	size_t max = row->max ? row->max : path ? PATH_MAX - 1 : EX_PARAM_TEXT_MAX;
 	if (row->type == EX_PARAM_NAME && *text && !name_ok(text))
 		return refuse(row, NULL, err);
 	if (row->type == EX_PARAM_ADDR && *text && ex_addr_parse(text, &why, &addr) < 0)
 		return refuse(row, why.text, err);
-	EX_CLEANUP(ex_freep) char *copy = row->type == EX_PARAM_PATH ? absolute_path(text, file) : strdup(text);
+	if (row->type == EX_PARAM_FILE && is_credential(text) && !credential_ok(text))
+		return refuse(row, "that is no name of a credential", err);
+	EX_CLEANUP(ex_freep) char *copy = path ? absolute_path(text, file) : strdup(text);
 	if (!copy)
 		return ex_err_errno(err, -ENOMEM, "cannot keep the value");
 	if (strlen(copy) > max) {
@@ -331,6 +357,7 @@ static int set_value(const struct ex_param *row, const char *text, const char *f
 	case EX_PARAM_ADDRS:
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
+	case EX_PARAM_WORDS:
 		return set_list(row, text, value, err);
 	case EX_PARAM_U32:
 	case EX_PARAM_AUTO:
@@ -411,6 +438,7 @@ void ex_params_print(const struct ex_params *p, const struct ex_param *row, stru
 	case EX_PARAM_ADDRS:
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
+	case EX_PARAM_WORDS:
 		list = value;
 		for (size_t i = 0; i < list->n; i++)
 			ex_str_addf(out, "%s%s", i ? " " : "", list->v[i]);

@@ -8,7 +8,8 @@
 #include "base/str.h"
 #include <stdbool.h>
 
-#define EX_PARAM_TEXT_MAX 16384 /* bytes of one value in a file */
+#define EX_PARAM_TEXT_MAX   16384 /* bytes of one value in a file */
+#define EX_PARAM_CREDENTIAL "credential:"
 
 struct ex_text_list {
 	char **v;
@@ -19,10 +20,12 @@ enum ex_param_type {
 	EX_PARAM_STR,
 	EX_PARAM_NAME,
 	EX_PARAM_PATH,
+	EX_PARAM_FILE,
 	EX_PARAM_ADDR,
 	EX_PARAM_ADDRS,
 	EX_PARAM_GLOBS,
 	EX_PARAM_PAIRS,
+	EX_PARAM_WORDS,
 	EX_PARAM_U32,
 	EX_PARAM_AUTO,
 	EX_PARAM_BYTES,
@@ -33,8 +36,9 @@ enum ex_param_type {
 typedef char *ex_param_STR; /* never NULL; "" when unset */
 typedef char *ex_param_NAME;
 typedef char *ex_param_PATH; /* absolute: a relative one is taken from the directory of the file that says it */
+typedef char *ex_param_FILE; /* a PATH, or "credential:NAME" */
 typedef char *ex_param_ADDR;
-typedef struct ex_text_list ex_param_ADDRS, ex_param_GLOBS, ex_param_PAIRS;
+typedef struct ex_text_list ex_param_ADDRS, ex_param_GLOBS, ex_param_PAIRS, ex_param_WORDS;
 typedef uint32_t ex_param_U32, ex_param_AUTO; /* AUTO: 0 stands for "auto" */
 typedef uint64_t ex_param_BYTES, ex_param_BYTES_AUTO;
 typedef bool ex_param_BOOL;

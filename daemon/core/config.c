@@ -149,29 +149,91 @@ static void check_plugin(
 		wrong(e, p, id, "%s: %s", path, strerrordesc_np(errno));
 }
 
+int ex_config_cert(const struct ex_params *p, const struct ex_text_list *peers, enum ex_cert_part *blame,
+	struct ex_err *err, struct ex_config_cert *ret)
+{
+	const char *const value[] = {
+		[EX_CERT_CHAIN] = p->tls_cert, [EX_CERT_KEY] = p->tls_key, [EX_CERT_CA] = p->tls_ca};
+	const char *dir = getenv("CREDENTIALS_DIRECTORY");
+	const size_t skip = strlen(EX_PARAM_CREDENTIAL);
+	for (size_t i = 0; i < EX_ARRAY_LEN(value); i++) {
+		bool credential = strncmp(value[i], EX_PARAM_CREDENTIAL, skip) == 0;
+		*blame = (enum ex_cert_part)i;
+		if (!*value[i])
+			return ex_err_set(err, -EINVAL, "[tls] needs a file here");
+		if (credential && !dir)
+			return ex_err_set(err, -EINVAL,
+				"there are no credentials: CREDENTIALS_DIRECTORY is not set, as LoadCredential= in the "
+				"unit would");
+		int n = credential ? snprintf(ret->path[i], PATH_MAX, "%s/%s", dir, value[i] + skip)
+				   : snprintf(ret->path[i], PATH_MAX, "%s", value[i]);
+		if (n >= PATH_MAX)
+			return ex_err_set(err, -EINVAL, "the path is too long");
+	}
+	ret->o = (struct ex_cert_opts){
+		.cert = ret->path[EX_CERT_CHAIN],
+		.key = ret->path[EX_CERT_KEY],
+		.ca = ret->path[EX_CERT_CA],
+		.peers = (const char *const *)peers->v,
+		.n_peers = peers->n,
+	};
+	return 0;
+}
+
+static void check_tls(const struct ex_params *p, struct ex_config_errors *e)
+{
+	static const enum ex_param_id of[] = {
+		[EX_CERT_CHAIN] = EX_P_tls_cert, [EX_CERT_KEY] = EX_P_tls_key, [EX_CERT_CA] = EX_P_tls_ca};
+	const bool data = ex_config_tls(p) == EX_TLS_CONTROL && ex_config_is_expert(p);
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_config_cert files;
+	enum ex_cert_part blame;
+	struct ex_cert *c;
+	if (data && !*p->tls_listen_data)
+		wrong(e, p, EX_P_tls_listen_data, "an expert host with mode = control needs HOST:PORT here");
+	if (!data && *p->tls_listen_data && ex_config_tls(p) != EX_TLS_OFF)
+		wrong(e, p, EX_P_tls_listen_data, "used by expert hosts with mode = control only");
+	if (ex_config_tls(p) == EX_TLS_OFF)
+		return;
+	if (ex_config_cert(p, &p->tls_peers, &blame, &err, &files) < 0 || ex_cert_load(&files.o, &blame, &err, &c) < 0)
+		wrong(e, p, of[blame], "%s", ex_err_text(&err));
+	else
+		ex_cert_drop(c);
+}
+
 struct listener {
 	enum ex_param_id id;
 	const char *text;
 	bool used;
+	bool plain_ok; /* off loopback, too: it is protected, or asked for by name */
 	struct ex_addr addr;
 };
 
 static void check_listeners(const struct ex_params *p, struct ex_config_errors *e)
 {
 	char origin[EX_ORIGIN_TEXT_MAX];
+	const bool tls = ex_config_tls(p) != EX_TLS_OFF;
 	struct listener l[] = {
-		{.id = EX_P_node_listen, .text = p->node_listen, .used = ex_config_is_expert(p)},
-		{.id = EX_P_router_listen, .text = p->router_listen, .used = ex_config_is_router(p)},
+		{.id = EX_P_node_listen, .text = p->node_listen, .used = ex_config_is_expert(p), .plain_ok = tls},
+		{.id = EX_P_router_listen,
+			.text = p->router_listen,
+			.used = ex_config_is_router(p),
+			.plain_ok = ex_config_tls_clients(p)},
+		{.id = EX_P_tls_listen_data,
+			.text = p->tls_listen_data,
+			.used = ex_config_tls(p) == EX_TLS_CONTROL && ex_config_is_expert(p) && *p->tls_listen_data,
+			.plain_ok = true},
 		{.id = EX_P_metrics_listen, .text = p->metrics_listen, .used = p->there[EX_SECTION_metrics]},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(l); i++) {
 		l[i].used = l[i].used && ex_addr_parse(l[i].text, NULL, &l[i].addr) == 0;
 		if (!l[i].used)
 			continue;
-		if (!p->node_insecure && !ex_addr_is_loopback(&l[i].addr))
+		if (!p->node_insecure && !l[i].plain_ok && !ex_addr_is_loopback(&l[i].addr))
 			wrong(e, p, l[i].id,
 				"not a loopback address, and traffic is neither encrypted nor authenticated: say "
-				"insecure = yes in [node] to allow it");
+				"insecure = yes in [node] to allow it%s",
+				l[i].id == EX_P_metrics_listen ? "" : ", or protect it by [tls]");
 		for (size_t j = 0; j < i; j++) {
 			const struct ex_param *other = &ex_param_table[l[j].id];
 			if (l[j].used && ex_addr_clash(&l[i].addr, &l[j].addr))
@@ -188,11 +250,12 @@ static void check_router(const struct ex_params *p, struct ex_config_errors *e)
 	const char *self = ex_config_is_expert(p) ? p->node_listen : NULL;
 	if (ex_members_check((const char *const *)p->router_peers.v, p->router_peers.n, self, &err) < 0)
 		wrong(e, p, EX_P_router_peers, "%s", ex_err_text(&err));
-	for (size_t i = 0; i < p->router_peers.n && !p->node_insecure; i++)
+	const bool plain_ok = p->node_insecure || ex_config_tls(p) != EX_TLS_OFF;
+	for (size_t i = 0; i < p->router_peers.n && !plain_ok; i++)
 		if (ex_addr_parse(p->router_peers.v[i], NULL, &addr) == 0 && !ex_addr_is_loopback(&addr))
 			wrong(e, p, EX_P_router_peers,
 				"%s is not a loopback address, and traffic is neither encrypted nor authenticated: say "
-				"insecure = yes in [node] to allow it",
+				"insecure = yes in [node] to allow it, or protect it by [tls]",
 				p->router_peers.v[i]);
 	if (p->router_step_tokens_max < p->router_max_batch)
 		wrong(e, p, EX_P_router_step_tokens_max,
@@ -249,6 +312,7 @@ static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 {
 	check_roles(p, e);
 	check_model(p, e);
+	check_tls(p, e);
 	check_listeners(p, e);
 	if (ex_config_is_router(p))
 		check_router(p, e);

@@ -4,6 +4,8 @@
 #define EX_CORE_CONFIG_H
 
 #include "core/conffile.h"
+#include "net/cert.h"
+#include <limits.h>
 #include <sys/types.h>
 
 #define EX_CONFIG_DEFAULT EX_SYSCONF_DIR "/expertd.conf"
@@ -24,6 +26,26 @@ static inline bool ex_config_is_router(const struct ex_params *p)
 {
 	return p->there[EX_SECTION_router];
 }
+
+enum ex_tls_mode { EX_TLS_OFF, EX_TLS_ALL, EX_TLS_CONTROL }; /* as [tls] mode's choices */
+static inline enum ex_tls_mode ex_config_tls(const struct ex_params *p)
+{
+	return p->there[EX_SECTION_tls] ? (enum ex_tls_mode)p->tls_mode : EX_TLS_OFF;
+}
+/* [router] listen asks clients for certificates. */
+static inline bool ex_config_tls_clients(const struct ex_params *p)
+{
+	return ex_config_tls(p) != EX_TLS_OFF && p->tls_client_port == 0;
+}
+
+/* The files of [tls], where they are: paths, or credentials of the service. o borrows from p and from this. */
+struct ex_config_cert {
+	char path[3][PATH_MAX]; /* by enum ex_cert_part */
+	struct ex_cert_opts o;
+};
+/* peers: [tls] peers or clients. -EINVAL: err says which value stands for no file, and *blame. */
+int ex_config_cert(const struct ex_params *p, const struct ex_text_list *peers, enum ex_cert_part *blame,
+	struct ex_err *err, struct ex_config_cert *ret);
 
 /* The id of a group; -ENOENT when there is none of that name. [any] */
 int ex_config_group(const char *name, gid_t *ret);

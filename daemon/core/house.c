@@ -109,6 +109,11 @@ int ex_house_new(const struct ex_house_opts *o, struct ex_err *err, struct ex_ho
 	h->o = *o;
 	h->p = o->params;
 	ex_lock_init(&h->members_lock, "members");
+	int rc = ex_house_build_tls(h, err);
+	if (rc < 0) {
+		ex_house_free(h);
+		return rc;
+	}
 	*ret = h;
 	return 0;
 }
@@ -158,6 +163,9 @@ static int check_ports(struct ex_house *h, struct ex_err *err)
 {
 	if (ex_config_is_expert(h->p) && ex_server_check_listen(h->p->node_listen, err) < 0)
 		return ex_err_prefix(err, "[node] listen");
+	if (*h->p->tls_listen_data && ex_config_tls(h->p) == EX_TLS_CONTROL &&
+		ex_server_check_listen(h->p->tls_listen_data, err) < 0)
+		return ex_err_prefix(err, "[tls] listen_data");
 	if (ex_config_is_router(h->p) && ex_server_check_listen(h->p->router_listen, err) < 0)
 		return ex_err_prefix(err, "[router] listen");
 	return 0;
@@ -205,6 +213,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 	ex_loop_freep(&h->loop_data);
 	ex_loop_freep(&h->loop_control);
 	ex_loop_freep(&h->loop_admin);
+	ex_house_free_tls(h);
 	ex_lock_done(&h->members_lock);
 	free(h);
 	return NULL;
@@ -276,6 +285,7 @@ void ex_house_tick(struct ex_house *h)
 		return;
 	h->tick_ns = now;
 	set_gauges(h);
+	ex_house_watch_tls(h);
 	if (h->dispatch) {
 		ex_house_apply_members(h);
 		watch_coverage(h);

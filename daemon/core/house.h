@@ -36,6 +36,10 @@ void ex_house_tick(struct ex_house *h);
 /* Refuses new requests; true when nothing is in flight any more. Waits slice_ms at most: call it again. [main] */
 bool ex_house_drain(struct ex_house *h, unsigned slice_ms);
 
+/* Reads the certificates again as p says, and takes up its other [tls] values. What is wrong is journaled, and the old ones stay. [main, admin
+ * loop] one at a time. */
+void ex_house_reload_tls(struct ex_house *h, const struct ex_params *p);
+
 /* Threads that must make progress, for the watchdog. n_turns grows while the thread lives. Returns how many were written. [main] */
 #define EX_HOUSE_THREADS_MAX 16
 struct ex_house_thread {

@@ -82,6 +82,28 @@ static uint64_t shard_memory(struct ex_house *h)
 	return available > EX_REGISTRY_RESERVE_BYTES ? held + available - EX_REGISTRY_RESERVE_BYTES : held;
 }
 
+/* Beside the server with TLS, before it: Hello tells its port. */
+static int start_data_server(struct ex_house *h, struct ex_err *err)
+{
+	const struct ex_params *p = h->p;
+	struct ex_loop *const loops[] = {h->loop_data};
+	const struct ex_server_opts s = {
+		.listen = p->tls_listen_data,
+		.loops = loops,
+		.n_loops = EX_ARRAY_LEN(loops),
+		.methods = ex_experts_service_data_methods(h->experts_service, 0),
+		.bulk = true,
+		.bare = true,
+	};
+	int rc = ex_server_start(&s, err, &h->expert_data_server);
+	if (rc < 0)
+		return ex_err_prefix(err, "[tls] listen_data");
+	ex_experts_service_set_data_port(h->experts_service, ex_server_port(h->expert_data_server));
+	ex_log(LOG_INFO, "rows are taken in plain text on %s (port %d)", p->tls_listen_data,
+		ex_server_port(h->expert_data_server));
+	return 0;
+}
+
 static int start_service(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
@@ -99,16 +121,23 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 		.n_experts = c->n_experts,
 		.n_groups = h->n_groups,
 		.reply_bytes_max = p->expert_reply_bytes_max,
+		.plain_data = ex_config_tls(p) == EX_TLS_CONTROL,
 	};
 	int rc = ex_experts_service_new(&o, &h->experts_service);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot make the Experts service");
+	rc = o.plain_data ? start_data_server(h, err) : 0;
+	if (rc < 0)
+		return rc;
 	const struct ex_server_opts s = {
 		.listen = p->node_listen,
 		.loops = loops,
 		.n_loops = EX_ARRAY_LEN(loops),
 		.methods = ex_experts_service_methods(h->experts_service, 1, 0),
 		.bulk = true,
+		.tls = h->tls,
+		.refused = ex_house_refused_peer,
+		.refused_ctx = h,
 	};
 	rc = ex_server_start(&s, err, &h->expert_server);
 	if (rc < 0)
@@ -158,6 +187,8 @@ void ex_house_free_experts(struct ex_house *h)
 	ex_registrar_freep(&h->registrar);
 	if (h->expert_server)
 		h->expert_server = ex_server_stop(h->expert_server, 0);
+	if (h->expert_data_server)
+		h->expert_data_server = ex_server_stop(h->expert_data_server, 0);
 	if (h->executor) { /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */
 		ex_executor_abandon(h->executor);
 		h->executor = ex_executor_free(h->executor);

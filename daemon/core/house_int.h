@@ -47,6 +47,14 @@ struct ex_house {
 	uint64_t quiet_since_ns; /* drain: when the experts were last seen idle; 0: never */
 	uint64_t progress_ns, progress_log_ns; /* [loader] when progress was last told */
 
+	struct ex_tls *tls, *tls_clients; /* of traffic between hosts; of [router] listen */
+	_Atomic uint32_t tls_warn_days;
+	_Atomic int64_t tls_warned_s; /* when the journal last warned of the certificate's end; 0: not of this one */
+	struct {
+		struct ex_lock lock;
+		uint64_t told_ns; /* guarded by lock */
+	} refusals;
+
 	struct ex_loop *loop_admin, *loop_control, *loop_data, *loop_dispatch, *loop_clients;
 	struct ex_admin *admin;
 	struct ex_admin_parts shown; /* what admin sees; changed by show() */
@@ -64,7 +72,7 @@ struct ex_house {
 	struct ex_registry *registry;
 	struct ex_executor *executor;
 	struct ex_experts_service *experts_service;
-	struct ex_server *expert_server;
+	struct ex_server *expert_server, *expert_data_server; /* data: plain text, with [tls] mode = control */
 	struct ex_registrar *registrar; /* in etcd; NULL also once the process is stopping */
 
 	struct ex_lock members_lock;
@@ -97,6 +105,11 @@ int ex_house_follow_members(struct ex_house *h, struct ex_err *err); /* [loader]
 /* Makes the hosts of the sources dispatch's. [loader] until the house is built, then [main] */
 void ex_house_apply_members(struct ex_house *h);
 void ex_house_leave_members(struct ex_house *h); /* [main] */
+
+int ex_house_build_tls(struct ex_house *h, struct ex_err *err); /* [main] before all others */
+void ex_house_free_tls(struct ex_house *h);                     /* [main] after all others; build may have failed */
+void ex_house_watch_tls(struct ex_house *h);                    /* metric and warnings [main] */
+void ex_house_refused_peer(void *ctx, const char *peer, const char *text); /* of ex_server_opts; ctx: the house */
 
 /* Shows the admin service what is there now. */
 void ex_house_show(struct ex_house *h);

@@ -74,6 +74,8 @@ static int build_dispatch(struct ex_house *h, struct ex_err *err)
 		.registry = h->registry,
 		.loop_data = h->loop_dispatch,
 		.loop_control = h->loop_control,
+		.tls = h->tls,
+		.plain_data = ex_config_tls(p) == EX_TLS_CONTROL,
 		.peers = (const char *const *)h->source[EX_SOURCE_PEERS].listed.v,
 		.n_peers = h->source[EX_SOURCE_PEERS].listed.n,
 		.connect_ms = p->router_connect_ms,
@@ -211,7 +213,13 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot make the Router service");
 	const struct ex_method *methods = ex_router_service_methods(h->router_service, 0);
-	const struct ex_server_opts s = {.listen = p->router_listen, .loops = loops, .n_loops = 1, .methods = methods};
+	const struct ex_server_opts s = {.listen = p->router_listen,
+		.loops = loops,
+		.n_loops = 1,
+		.methods = methods,
+		.tls = h->tls_clients,
+		.refused = ex_house_refused_peer,
+		.refused_ctx = h};
 	rc = ex_server_start(&s, err, &h->router_server);
 	if (rc < 0)
 		return ex_err_prefix(err, "[router] listen");

@@ -104,6 +104,7 @@ static int reload(
 		ex_params_reload(l->params, &fresh, note_change, &c);
 		ex_log_level(ex_config_log_level(l->params));
 		ex_house_reload(l->house);
+		ex_house_reload_tls(l->house, l->params);
 		ex_lock_give(&l->lock);
 		ex_params_done(&fresh);
 	}

@@ -35,6 +35,8 @@ struct ex_dispatch_opts {
 	struct ex_executor *local;                /* NULL: no shards in this process */
 	struct ex_registry *registry;             /* of local */
 	struct ex_loop *loop_data, *loop_control; /* borrowed */
+	struct ex_tls *tls;                       /* borrowed; NULL: plain text */
+	bool plain_data;                          /* with tls: rows go in plain text to hosts that offer it */
 	const char *const *peers;                 /* [n_peers] "host:port": the first members; read by new only */
 	size_t n_peers;
 	unsigned connect_ms;   /* handshake deadline and pause between tries */

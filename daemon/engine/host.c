@@ -174,6 +174,22 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 	ex_lock_give(&d->lock);
 }
 
+/* Where the next stream goes: as Hello did, or in plain text to the port that it offers over TLS. */
+static int choose_route(struct fleet_host *h, const Expertd__V1__HelloReply *r)
+{
+	const struct ex_dispatch_opts *o = &h->d->o;
+	struct ex_channel_route route = {.target = h->address, .tls = o->tls};
+	char target[EX_ADDR_MAX + 8];
+	if (r->data_port > UINT16_MAX)
+		return -EINVAL;
+	if (o->tls && o->plain_data && r->data_port) {
+		snprintf(target, sizeof target, "%.*s:%u", (int)(strrchr(h->address, ':') - h->address), h->address,
+			r->data_port);
+		route = (struct ex_channel_route){.target = target, .key = "expertd-word", .value = r->word};
+	}
+	return ex_channel_set_route(h->data, &route);
+}
+
 static void hello_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
 {
 	struct fleet_host *h = ctx;
@@ -189,6 +205,8 @@ static void hello_message(struct ex_stream *s, struct ex_msg *m, void *ctx)
 	if (check_hello(h->d, (const Expertd__V1__HelloReply *)reply, &err) ||
 		check_name(h, ((const Expertd__V1__HelloReply *)reply)->node, &err))
 		ex_host_fail(h, ex_err_text(&err));
+	else if (choose_route(h, (const Expertd__V1__HelloReply *)reply))
+		ex_host_fail(h, "handshake: malformed offer of streams in plain text");
 	else
 		take_hello(h, (const Expertd__V1__HelloReply *)reply);
 	protobuf_c_message_free_unpacked(reply, NULL);
@@ -224,7 +242,8 @@ static int send_hello(struct fleet_host *h, struct ex_err *err)
 	if (!out)
 		return ex_err_set(err, -ENOMEM, "handshake: out of memory");
 	h->hello_answered = false;
-	int rc = ex_stream_open(h->control, HELLO_PATH, o->connect_ms, true, &ops, h, err, &s);
+	/* a call that waits for a connection ends without a word of why there was none, and with TLS that is what matters */
+	int rc = ex_stream_open(h->control, HELLO_PATH, o->connect_ms, !o->tls, &ops, h, err, &s);
 	if (rc) {
 		ex_out_free(out);
 		return rc;
@@ -426,10 +445,11 @@ int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *addres
 	uint64_t *identity = h->identity ? h->identity : ex_calloc(n_slots, sizeof *identity);
 	if (!identity)
 		return ex_err_set(err, -ENOMEM, "dispatch: out of memory for host %s", address);
-	const struct ex_channel_opts control = {.target = address, .loop = d->o.loop_control};
+	const struct ex_channel_opts control = {.target = address, .loop = d->o.loop_control, .tls = d->o.tls};
 	const struct ex_channel_opts data = {
 		.target = address,
 		.loop = d->o.loop_data,
+		.tls = d->o.tls,
 		.message_bytes_max = EX_MIN(y_bytes + EX_FRAME_HEAD_BYTES_MAX, (size_t)EX_FRAME_BYTES_MAX),
 	};
 	struct fleet_host fresh = {.d = d, .identity = identity, .state = EX_HOST_JOINING, .state_ns = ex_now_ns()};

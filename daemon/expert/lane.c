@@ -266,6 +266,15 @@ int ex_lane_start(struct ex_rpc *rpc, void *ctx)
 	return 0;
 }
 
+int ex_lane_start_with_word(struct ex_rpc *rpc, void *ctx)
+{
+	const struct ex_lane_env *env = ctx;
+	char word[EX_WORD_MAX];
+	if (ex_rpc_metadata(rpc, EX_WORD_KEY, word, sizeof word) || !ex_words_take(env->words, word))
+		return -EACCES;
+	return ex_lane_start(rpc, ctx);
+}
+
 static void unlist(struct lane *l)
 {
 	ex_lock_take(&l->env->lock);

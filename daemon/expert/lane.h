@@ -5,6 +5,7 @@
 
 #include "expert/pool.h"
 #include "expert/service.h"
+#include "expert/words.h"
 #include "base/lock.h"
 #include <stdatomic.h>
 
@@ -18,6 +19,7 @@ struct ex_lane_env {
 	size_t reply_bytes_max, in_flight_bytes_max;
 	_Atomic uint32_t n_in_flight; /* frames */
 	struct ex_registry *registry;
+	struct ex_words *words; /* NULL: no streams in plain text beside those of TLS */
 	_Atomic bool draining;
 	struct ex_lock lock;
 	struct lane *lanes; /* with a stream; guarded by lock */
@@ -25,6 +27,7 @@ struct ex_lane_env {
 
 /* The method's callbacks; its ctx is a struct ex_lane_env. */
 int ex_lane_start(struct ex_rpc *rpc, void *ctx);
+int ex_lane_start_with_word(struct ex_rpc *rpc, void *ctx); /* -EACCES: it shows no word that is good */
 void ex_lane_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx);
 void ex_lane_half_close(struct ex_rpc *rpc, void *ctx);
 /* Tells the routers of all lanes that this host is going to stop. [any] */

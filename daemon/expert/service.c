@@ -17,7 +17,8 @@ typedef Expertd__V1__ShardInfo shard_info;
 struct ex_experts_service {
 	struct ex_experts_service_opts o;
 	struct ex_lane_env env;
-	struct ex_method methods[3];
+	struct ex_method methods[3], data_methods[2];
+	int data_port;
 };
 
 /* --- Hello ------------------------------------------------------------------------------------------------------- */
@@ -54,6 +55,16 @@ static void add_view(void *ctx, const struct ex_shard_view *v)
 		l->views[l->n++] = *v;
 }
 
+/* Where rows may be sent in plain text, and the word for it. Without a word there is no such place. */
+static void offer_plain_data(
+	const struct ex_experts_service *s, Expertd__V1__HelloReply *r, char word[static EX_WORD_MAX])
+{
+	if (!s->data_port || ex_words_give(s->env.words, word))
+		return;
+	r->data_port = (uint32_t)s->data_port;
+	r->word = word;
+}
+
 static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shard_list *l, uint64_t revision)
 {
 	EX_CLEANUP(ex_freep) shard_info *infos = ex_calloc(l->n, sizeof *infos);
@@ -85,6 +96,8 @@ static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shar
 	r.revision = revision;
 	r.zone = (char *)(s->o.zone ? s->o.zone : "");
 	r.memory_bytes = s->o.memory_bytes;
+	char word[EX_WORD_MAX];
+	offer_plain_data(s, &r, word);
 	return ex_out_pack(&r.base);
 }
 
@@ -137,9 +150,9 @@ int ex_experts_service_new(const struct ex_experts_service_opts *o, struct ex_ex
 	s->env.reply_bytes_max = o->reply_bytes_max ? o->reply_bytes_max : EX_EXPERTS_REPLY_BYTES_MAX;
 	s->env.in_flight_bytes_max = o->in_flight_bytes_max ? o->in_flight_bytes_max : EX_EXPERTS_IN_FLIGHT_BYTES_MAX;
 	s->env.pool = ex_pool_new();
-	if (!s->env.pool) {
-		ex_lock_done(&s->env.lock);
-		free(s);
+	s->env.words = o->plain_data ? ex_words_new() : NULL;
+	if (!s->env.pool || (o->plain_data && !s->env.words)) {
+		ex_experts_service_free(s);
 		return -ENOMEM;
 	}
 	*ret = s;
@@ -151,6 +164,7 @@ struct ex_experts_service *ex_experts_service_free(struct ex_experts_service *s)
 	if (s) {
 		assert(ex_experts_service_in_flight(s) == 0);
 		ex_pool_free(s->env.pool);
+		ex_words_free(s->env.words);
 		ex_lock_done(&s->env.lock);
 		free(s);
 	}
@@ -184,6 +198,27 @@ const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s,
 		.ctx = &s->env,
 	};
 	return s->methods;
+}
+
+const struct ex_method *ex_experts_service_data_methods(struct ex_experts_service *s, int loop_data)
+{
+	assert(s->env.words);
+	s->data_methods[0] = (struct ex_method){
+		.path = "/expertd.v1.Experts/Dispatch",
+		.loop_i = loop_data,
+		.message_bytes_max = frame_bytes_max(s->o.d_model),
+		.start = ex_lane_start_with_word,
+		.message = ex_lane_message,
+		.half_close = ex_lane_half_close,
+		.done = ex_lane_done,
+		.ctx = &s->env,
+	};
+	return s->data_methods;
+}
+
+void ex_experts_service_set_data_port(struct ex_experts_service *s, int port)
+{
+	s->data_port = port;
 }
 
 void ex_experts_service_drain(struct ex_experts_service *s)

@@ -27,12 +27,18 @@ struct ex_experts_service_opts {
 	/* x and y of one stream's frames that are being computed; beyond, with more than one frame: it is not read,
 	 * heartbeats included, until some are done. */
 	uint64_t in_flight_bytes_max;
+	/* Routers may open Dispatch streams in plain text, too, on the server of ex_experts_service_data_methods. */
+	bool plain_data;
 };
 int ex_experts_service_new(const struct ex_experts_service_opts *o, struct ex_experts_service **ret);
 /* The server is stopped and no frame is in flight. [main] */
 struct ex_experts_service *ex_experts_service_free(struct ex_experts_service *s);
 /* Its rows for ex_server_opts.methods, path-NULL-terminated; loop_control serves Hello, loop_data Dispatch. */
 const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s, int loop_control, int loop_data);
+/* The same for a server in plain text beside it, with plain_data: Dispatch for those who show a word that Hello gave them. */
+const struct ex_method *ex_experts_service_data_methods(struct ex_experts_service *s, int loop_data);
+/* The port of that server, for Hello. Before the other server starts. */
+void ex_experts_service_set_data_port(struct ex_experts_service *s, int port);
 /* Tells every router on its stream, and on each reply from now on, that this host is going to stop. [any] */
 void ex_experts_service_drain(struct ex_experts_service *s);
 /* Frames still being computed: a drain waits until it is 0. [any] */

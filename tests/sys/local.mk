@@ -6,6 +6,7 @@ EXTRA_DIST += \
 	tests/sys/b02_bits.py \
 	tests/sys/b03_grpcio.py \
 	tests/sys/b04_eval.py \
+	tests/sys/certs.py \
 	tests/sys/clients.py \
 	tests/sys/deepseek_v3.json \
 	tests/sys/demo.py \
@@ -15,6 +16,7 @@ EXTRA_DIST += \
 	tests/sys/f04_hostile_peers.py \
 	tests/sys/f05_limits.py \
 	tests/sys/f06_etcd.py \
+	tests/sys/f08_tls.py \
 	tests/sys/f10_failover.py \
 	tests/sys/f11_network.py \
 	tests/sys/f12_members.py \

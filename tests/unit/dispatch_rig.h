@@ -35,6 +35,8 @@ static struct {
 	unsigned frame_timeout_ms, heartbeat_ms, hold_ms, late_ms, hedge_ms, hedge_budget_percent, verify_percent;
 	enum ex_failover failover;
 	enum ex_hedge hedge;
+	struct ex_tls *tls;
+	bool plain_data;
 } asked = {.frame_timeout_ms = 20000, .heartbeat_ms = 5000, .late_ms = 20000};
 static float x[ROWS][FAKE_D], weights[ROWS][TOPK];
 static uint32_t ids[ROWS][TOPK];
@@ -90,6 +92,8 @@ static void open_dispatch(struct fixture *f, uint32_t dtype)
 		.x_dtype = dtype,
 		.loop_data = f->data,
 		.loop_control = f->control,
+		.tls = asked.tls,
+		.plain_data = asked.plain_data,
 		.peers = f->peers,
 		.n_peers = f->n_hosts,
 		.connect_ms = 500,

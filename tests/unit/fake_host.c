@@ -51,6 +51,8 @@ static void hello(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	add_shard_infos(h, info, list, &r.n_shards);
 	r.shards = list;
 	r.revision = h->revision;
+	r.data_port = h->data_port;
+	r.word = (char *)(h->word ? h->word : "");
 	if (h->mode != FAKE_HELLO_EMPTY)
 		ex_rpc_send(rpc, ex_out_pack(&r.base));
 	ex_rpc_finish(rpc, EX_STATUS_OK, NULL);
@@ -128,6 +130,14 @@ static void dispatch(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	ex_msg_free(m);
 }
 
+static int open_lane(struct ex_rpc *rpc, void *ctx)
+{
+	struct fake_host *h = ctx;
+	if (ex_rpc_metadata(rpc, "expertd-word", h->shown, sizeof h->shown))
+		h->shown[0] = '\0';
+	return 0;
+}
+
 static void half_close(struct ex_rpc *rpc, void *ctx)
 {
 	(void)ctx;
@@ -140,7 +150,8 @@ void fake_host_restart(struct fake_host *h)
 	char listen[32];
 	snprintf(listen, sizeof listen, "127.0.0.1:%d", h->port);
 	EXPECT_OK(err, ex_loop_new("fake", &err, &h->loop));
-	const struct ex_server_opts o = {.listen = listen, .loops = &h->loop, .n_loops = 1, .methods = h->methods};
+	const struct ex_server_opts o = {
+		.listen = listen, .loops = &h->loop, .n_loops = 1, .methods = h->methods, .tls = h->tls};
 	EXPECT_OK(err, ex_server_start(&o, &err, &h->server));
 	h->port = ex_server_port(h->server);
 	snprintf(h->address, sizeof h->address, "127.0.0.1:%d", h->port);
@@ -148,13 +159,22 @@ void fake_host_restart(struct fake_host *h)
 
 void fake_host_start(struct fake_host *h, const char *name, uint32_t shards)
 {
+	fake_host_start_tls(h, name, shards, NULL);
+}
+
+void fake_host_start_tls(struct fake_host *h, const char *name, uint32_t shards, struct ex_tls *tls)
+{
 	memset(h, 0, sizeof *h);
+	h->tls = tls;
 	h->name = name;
 	h->shards = shards;
 	h->identity = "";
 	h->methods[0] = (struct ex_method){.path = "/expertd.v1.Experts/Hello", .message = hello, .ctx = h};
-	h->methods[1] = (struct ex_method){
-		.path = "/expertd.v1.Experts/Dispatch", .message = dispatch, .half_close = half_close, .ctx = h};
+	h->methods[1] = (struct ex_method){.path = "/expertd.v1.Experts/Dispatch",
+		.start = open_lane,
+		.message = dispatch,
+		.half_close = half_close,
+		.ctx = h};
 	fake_host_restart(h);
 }
 

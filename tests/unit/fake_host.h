@@ -41,11 +41,16 @@ struct fake_host {
 	_Atomic bool draining;
 	_Atomic uint64_t revision;
 	const char *identity; /* of all shards */
+	struct ex_tls *tls;   /* NULL: plain text */
+	uint32_t data_port;   /* offered in Hello, with word */
+	const char *word;
+	char shown[32]; /* the word of the last Dispatch stream */
 	_Atomic int n_frames, n_rows, x_dtype;
 };
 
 /* Listens on a port of its own. */
 void fake_host_start(struct fake_host *h, const char *name, uint32_t shards);
+void fake_host_start_tls(struct fake_host *h, const char *name, uint32_t shards, struct ex_tls *tls); /* borrows tls */
 void fake_host_stop(struct fake_host *h);
 /* Starts again at the same address. */
 void fake_host_restart(struct fake_host *h);

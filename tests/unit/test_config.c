@@ -2,6 +2,7 @@
 /* core/conffile and core/config: files, drop-ins, origins, every error named and all of them told. */
 #include "unit.h"
 
+#include "certs.h"
 #include "core/config.h"
 #include <fcntl.h>
 #include <ftw.h>
@@ -41,6 +42,12 @@ static int setup(void **state)
 	write_file("m/config.json", "{}");
 	write_file("m/tokenizer.json", "{}");
 	write_file("plugins/cpu.so", "");
+	struct authority ca;
+	authority_new(&ca, "fleet CA");
+	write_authority(&ca, dir, "ca");
+	write_leaf(&ca, dir, &(struct leaf){.name = "h1", .san = "DNS:h1"});
+	write_leaf(&ca, dir, &(struct leaf){.name = "old", .san = "DNS:old", .from_days = -9, .days = -2});
+	authority_done(&ca);
 	return 0;
 }
 
@@ -70,6 +77,8 @@ static char *load(const char *text, struct ex_params *ret)
 }
 
 #define EXPERT "[model]\npath = m\n[expert]\nplugin_dir = plugins\n"
+
+#define TLS    "[tls]\ncert = h1.crt\nkey = h1.key\nca = ca.crt\n"
 
 static void test_good(void **state)
 {
@@ -135,6 +144,42 @@ static void test_dump_loads_again(void **state)
 	ex_str_done(&b);
 }
 
+/* What TLS protects may be off loopback; the section alone switches it on. */
+static void test_tls(void **state)
+{
+	(void)state;
+	struct ex_params p;
+	struct ex_config_cert files;
+	enum ex_cert_part blame;
+	struct ex_err err = EX_ERR_INIT;
+	char want[128];
+	EX_CLEANUP(ex_freep)
+	char *e = load(EXPERT "[router]\nlisten = 0.0.0.0:9\npeers = 10.0.0.1:9\n[node]\nlisten = 0.0.0.0:8\n" TLS
+			      "mode = control\nlisten_data = 0.0.0.0:7\npeers = h* r*\n",
+		&p);
+	assert_string_equal(e, "");
+	assert_int_equal(ex_config_tls(&p), EX_TLS_CONTROL);
+	assert_true(ex_config_tls_clients(&p));
+	EXPECT_OK(err, ex_config_cert(&p, &p.tls_peers, &blame, &err, &files));
+	snprintf(want, sizeof want, "%s/h1.crt", dir);
+	assert_string_equal(files.o.cert, want);
+	assert_int_equal(files.o.n_peers, 2);
+	ex_params_done(&p);
+	EX_CLEANUP(ex_freep) char *e2 = load(EXPERT TLS "key = credential:h1.key\n", &p);
+	assert_non_null(strstr(e2, "[tls] key is given on line"));
+	setenv("CREDENTIALS_DIRECTORY", dir, 1);
+	EX_CLEANUP(ex_freep)
+	char *e3 = load(EXPERT "[tls]\ncert = h1.crt\nkey = credential:h1.key\nca = credential:ca.crt\n", &p);
+	assert_string_equal(e3, "");
+	assert_int_equal(ex_config_tls(&p), EX_TLS_ALL);
+	ex_params_done(&p);
+	unsetenv("CREDENTIALS_DIRECTORY");
+	EX_CLEANUP(ex_freep) char *e4 = load(EXPERT, &p);
+	assert_string_equal(e4, "");
+	assert_int_equal(ex_config_tls(&p), EX_TLS_OFF);
+	ex_params_done(&p);
+}
+
 static void test_each_error(void **state)
 {
 	(void)state;
@@ -181,6 +226,21 @@ static void test_each_error(void **state)
 		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\nadvertise = [::]:9\n", "name it"},
 		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\nadvertise = h1:0\n",
 			"[node] advertise = h1:0: the port"},
+		{EXPERT "[tls]\n", "[tls] cert is not set: [tls] needs a file here"},
+		{EXPERT "[tls]\ncert = h1.crt\nca = ca.crt\n", "[tls] key is not set: "},
+		{EXPERT "[tls]\ncert = old.crt\nkey = old.key\nca = ca.crt\n", "c.conf:6: [tls] cert = "},
+		{EXPERT "[tls]\ncert = old.crt\nkey = old.key\nca = ca.crt\n", "(SAN 'old') expired on 20"},
+		{EXPERT "[tls]\ncert = h1.crt\nkey = old.key\nca = ca.crt\n", "c.conf:7: [tls] key = "},
+		{EXPERT "[tls]\ncert = h1.crt\nkey = h1.key\nca = h1.key\n", "c.conf:8: [tls] ca = "},
+		{EXPERT "[tls]\ncert = h1.crt\nkey = credential:h1.key\nca = ca.crt\n",
+			"c.conf:7: [tls] key = credential:h1.key: there are no credentials"},
+		{EXPERT TLS "mode = control\n", "[tls] listen_data is not set: an expert host with mode = control"},
+		{EXPERT TLS "listen_data = 127.0.0.1:9\n", "used by expert hosts with mode = control only"},
+		{EXPERT TLS "mode = control\nlisten_data = 127.0.0.1:7101\n", "the port belongs to [node] listen"},
+		{EXPERT TLS "client_port = plain\n[router]\nlisten = 0.0.0.0:9\n",
+			"[router] listen = 0.0.0.0:9: not a loopback"},
+		{EXPERT TLS "[metrics]\nlisten = 0.0.0.0:9\n", "[metrics] listen = 0.0.0.0:9: not a loopback"},
+		{EXPERT TLS "mode = off\n[node]\nlisten = 0.0.0.0:9\n", "not a loopback"},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
 		struct ex_params p;
@@ -302,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_good, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dropins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dump_loads_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tls, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_each_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_all_errors_are_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_many_errors, setup, teardown),

@@ -25,6 +25,8 @@ EX_METRIC(EXPERT_ROWS, "expertd_expert_rows_total", EX_COUNTER, "layer", "Token 
 EX_METRIC(EXPERT_SECONDS, "expertd_expert_run_seconds", EX_HISTOGRAM, "layer", "One plugin run of one shard.")
 EX_METRIC(SHARDS, "expertd_shards", EX_GAUGE, "state", "Local shards by state.")
 EX_METRIC(RESIDENT_BYTES, "expertd_resident_memory_bytes", EX_GAUGE, NULL, "Resident memory of the process.")
+EX_METRIC(TLS_EXPIRY, "expertd_tls_certificate_expiry_seconds", EX_GAUGE, NULL, "Until the certificate of this process ends, or one of the chain above it; negative afterwards.")
+EX_METRIC(TLS_REFUSED, "expertd_tls_refused_total", EX_COUNTER, NULL, "Calls refused for the name in the caller's certificate.")
 EX_METRIC(LOCK_TAKEN, "expertd_lock_taken_total", EX_COUNTER, "lock", "Times a lock of this name was taken.")
 EX_METRIC(LOCK_WAITED, "expertd_lock_waited_total", EX_COUNTER, "lock", "Times a taker of this lock had to wait.")
 /* clang-format on */

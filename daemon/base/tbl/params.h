@@ -3,7 +3,7 @@
  *
  * EX_SECTION(section, text)
  * EX_PARAM(section, key, type, unit, default, min, max, reload, text)
- *   type     STR NAME PATH ADDR ADDRS GLOBS PAIRS U32 AUTO (a U32, or "auto": 0) BYTES BYTES_AUTO BOOL ENUM
+ *   type     STR NAME PATH FILE ADDR ADDRS GLOBS PAIRS WORDS U32 AUTO (a U32, or "auto": 0) BYTES BYTES_AUTO BOOL ENUM
  *   unit     of a number, for people; the choices "a|b|c" of an ENUM
  *   default  as it would be written in a file; "" leaves it unset
  *   min, max of a number or of the length of a list or text; 0, 0: the type's own
@@ -20,7 +20,7 @@ EX_PARAM(node, admin_group, STR, "", "", 0, 32, RESTART, "Members of this group 
 EX_PARAM(node, state, PATH, "", "/var/lib/expertd", 0, 0, RESTART, "Directory for what must outlive the process. Made with mode 0700 when it is missing.")
 EX_PARAM(node, log_level, ENUM, "error|warning|notice|info|debug", "info", 0, 0, LIVE, "Journal lines of lesser weight are dropped.")
 EX_PARAM(node, drain_s, U32, "s", "30", 0, 3600, LIVE, "How long requests in flight may go on after a stop was asked for.")
-EX_PARAM(node, insecure, BOOL, "", "no", 0, 0, RESTART, "Lets listen addresses be others than loopback, though the traffic is neither encrypted nor authenticated.")
+EX_PARAM(node, insecure, BOOL, "", "no", 0, 0, RESTART, "Lets listen addresses be others than loopback, though the traffic is neither encrypted nor authenticated. Not needed where [tls] protects it.")
 
 EX_SECTION(model, "The model that is served. All hosts of a fleet have the same one.")
 EX_PARAM(model, path, PATH, "", "", 0, 0, RESTART, "Checkpoint directory: config.json, safetensors files, and for a router tokenizer.json. Needed.")
@@ -73,6 +73,17 @@ EX_PARAM(etcd, endpoints, ADDRS, "", "", 0, 16, RESTART, "Client addresses of th
 EX_PARAM(etcd, prefix, STR, "", "/expertd", 1, 255, RESTART, "What the fleet's keys begin with: hosts are PREFIX/hosts/NAME. Equal on all hosts of a fleet.")
 EX_PARAM(etcd, lease_ttl_s, U32, "s", "10", 2, 3600, RESTART, "A host that etcd does not hear of for so long is no member any more.")
 EX_PARAM(etcd, timeout_ms, U32, "ms", "2000", 100, 60000, RESTART, "Time for one answer of etcd.")
+
+EX_SECTION(tls, "Its presence protects traffic between hosts by mutual TLS: both sides show a certificate of one CA, and look at each other's names.")
+EX_PARAM(tls, mode, ENUM, "off|all|control", "all", 0, 0, RESTART, "all: everything. control: handshakes, health and reflection; rows and their sums travel in plain text over listen_data, for networks that are encrypted below. Equal on all hosts, or all on some: those get TLS.")
+EX_PARAM(tls, cert, FILE, "", "", 0, 0, LIVE, "Certificate of this process (PEM), followed by those of authorities between it and the CA. It must be good for servers and clients.")
+EX_PARAM(tls, key, FILE, "", "", 0, 0, LIVE, "Its private key (PEM, without a passphrase).")
+EX_PARAM(tls, ca, FILE, "", "", 0, 0, LIVE, "Certificates of the CA (PEM) that peers' certificates must come from.")
+EX_PARAM(tls, peers, WORDS, "", "", 0, 1024, LIVE, "Who routers and expert hosts may be: globs over the names (SAN: DNS or URI) in their certificates, as in h* spiffe://fleet/router/*. Unset: whoever has a certificate of the CA may call, and an expert host's must name the address that it is reached at.")
+EX_PARAM(tls, listen_data, ADDR, "", "", 0, 0, RESTART, "Where an expert host takes rows in plain text with mode = control. A stream there must show the word that its router got over TLS, once.")
+EX_PARAM(tls, client_port, ENUM, "mutual|plain", "mutual", 0, 0, RESTART, "What [router] listen speaks. mutual: TLS, and clients need certificates of the CA.")
+EX_PARAM(tls, clients, WORDS, "", "", 0, 1024, LIVE, "Which clients may use [router] listen: globs as in peers. Unset: every certificate of the CA.")
+EX_PARAM(tls, warn_days, U32, "days", "14", 0, 3650, LIVE, "Days before the end of the certificate from which the journal warns of it, once a day.")
 
 EX_SECTION(metrics, "Its presence, with a listen address, serves metrics over HTTP.")
 EX_PARAM(metrics, listen, ADDR, "", "", 0, 0, RESTART, "Where Prometheus finds GET /metrics. Unset: only over the admin socket.")
