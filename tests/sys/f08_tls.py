@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+from concurrent import futures
 
 import certs
+import grpc
 from fleet import expect, expect_equal, free_ports, wait_until
-from streams import Streams, all_ready, pairs, size
+from streams import Streams, all_ready, pairs, size, states
 
 QUESTION = "What is 347 + 589?"
 NAMES = {"h1": "DNS:h1", "h2": "DNS:h2", "h3": "DNS:h3", "r1": "URI:spiffe://fleet/router/r1"}
@@ -26,7 +28,19 @@ def expert(f, name, shards, tls):
     node = f.expert(name, shards, start=False)
     with open(node.config_path, "a", encoding="utf-8") as out:
         out.write("[tls]\n" + "".join(f"{k} = {v}\n" for k, v in tls.items()))
+    node.data_port = int(tls["listen_data"].split(":")[-1]) if "listen_data" in tls else None
     return node.start(wait=False)
+
+
+def peer_ports(node):
+    """Remote ports of the process's TCP connections."""
+    fds = f"/proc/{node.process.pid}/fd"
+    mine = {os.readlink(os.path.join(fds, fd)) for fd in os.listdir(fds)}
+    rows = []
+    for table in ("tcp", "tcp6"):
+        with open(f"/proc/{node.process.pid}/net/{table}", encoding="ascii") as f:
+            rows += [line.split() for line in f.readlines()[1:]]
+    return {int(row[2].split(":")[1], 16) for row in rows if row[3] == "01" and f"socket:[{row[9]}]" in mine}
 
 
 def fleet_of(f, ca, hosts=2, mode="all", router=None, **router_keys):
@@ -77,7 +91,9 @@ def test_same_bits(case):
             r1, experts = ready_fleet(f, ca, mode=mode)
             got = r1.generate(*ask)
             expect_equal((got.ids, got.logprobs), (local.ids, local.logprobs), f"tokens with mode = {mode}")
-            expect("expertd_tls_certificate_expiry_seconds 2" in r1.ctl("metrics").stdout, r1.ctl("metrics").stdout)
+            ports = {p for h in experts for p in (h.port, h.data_port) if p and p in peer_ports(r1)}
+            expect_equal(ports, {p for h in experts for p in (h.port, h.data_port) if p}, f"ports r1 is connected to, mode = {mode}")
+            expect(29 * 86400 < left(r1) <= 30 * 86400, f"seconds left: {left(r1)}")
             for node in (r1, *experts):
                 node.stop()
                 f.nodes.remove(node)
@@ -158,6 +174,80 @@ def test_rotation(case):
         expect_equal(events(r1).count("HOST_DOWN"), 1, "hosts that went down")
 
 
+def test_control_rotation(case):
+    """The same with rows in plain text: their streams, too, go on."""
+    ca = authority(case)
+    with case.fleet() as f:
+        r1, experts = ready_fleet(f, ca, hosts=3, mode="control")
+        with Streams(r1, *size(case)) as s:
+            for node in (*experts, r1):
+                s.run(0.3)
+                hup(node, ca, node.name)
+            experts[0].kill()
+            experts[0].start()
+            all_ready(r1)
+            s.run(0.3)
+            s.stop("mode = control, four certificates replaced, one host killed")
+
+
+def test_peers_reloaded(case):
+    """A list of peers that changes holds for the next call."""
+    ca = authority(case)
+    with case.fleet() as f:
+        r1, (h1, h2) = ready_fleet(f, ca)
+        with open(h1.config_path, encoding="utf-8") as file:
+            text = file.read()
+        h1.write_config(text.replace(PEERS, "other"))
+        expect("[tls] peers" in h1.ctl_json("reload")["changed"], "peers is not taken up")
+        h2.kill()  # not h1: its stream goes on
+        wait_until("h2 is missed", lambda: states(r1)["h2"] == "down")
+        expect_equal(states(r1)["h1"], "ready", "h1 with a stream from before")
+        h2.start()
+        all_ready(r1)
+        h1.kill()
+        h1.start()
+        why_not(r1, 0, ["of the caller is not among [tls] peers"])
+        h1.write_config(text)
+        h1.ctl("reload")
+        all_ready(r1)
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def left(node):
+    """Seconds until the end of its certificate, as it says."""
+    rows = [x for x in node.ctl("metrics").stdout.splitlines() if x.startswith("expertd_tls_certificate_expiry_seconds ")]
+    return float(rows[0].split()[1])
+
+
+def test_expired(case):
+    """A host whose certificate has ended, played by another program: the router says so. A certificate that ends soon: a warning."""
+    ca = authority(case)
+    old, soon = ca.sign("h1", days=-1), {**ca.sign("r1", NAMES["r1"], days=3), "peers": PEERS}
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(
+        [(read(old["key"]), read(old["cert"]))], read(ca.crt), require_client_auth=True))
+    server.start()
+    try:
+        with case.fleet() as f:
+            section = {"peers": f"127.0.0.1:{port}", "listen": f"127.0.0.1:{free_ports(1)[0]}"}
+            r1 = f.router("r1", start=False, extra={"tls": soon, "router": section}).start(wait=False)
+            wait_until("it lists its hosts", lambda: r1.ctl("host", "list", check=False).returncode == 0)
+            why_not(r1, 0, [f"the certificate of 127.0.0.1:{port} (SAN 'h1') expired on 20"])
+            low = f.router("r2", shards="auto", extra={"tls": {**soon, "warn_days": 2}})
+            high = f.router("r3", shards="auto", extra={"tls": {**soon, "warn_days": 4}})
+            wait_until("it warns", lambda: "TLS_EXPIRES" in events(high))
+            expect("' expires in " in high.log(), high.log_tail())
+            expect("TLS_EXPIRES" not in events(low), "warned too early")
+            hup(high, ca, "r1")
+            wait_until("the metric is new", lambda: left(high) > 20 * 86400)
+    finally:
+        server.stop(None)
+
+
 def test_router_port(case):
     """Clients of a router with [tls] need a certificate, unless the port is plain by choice."""
     ca = authority(case)
@@ -173,10 +263,7 @@ def test_router_port(case):
 
 def rpc_status(node, ca, keys):
     """The gRPC status of a health check on the node's port; ca None: in plain text."""
-    import grpc
-    import grpcio_net
     target = f"127.0.0.1:{node.port}"
-    read = lambda path: open(path, "rb").read()
     if ca is None:
         channel = grpc.insecure_channel(target)
     else:
@@ -195,9 +282,7 @@ def test_data_port(case):
     ca = authority(case)
     with case.fleet() as f:
         r1, (h1, _) = ready_fleet(f, ca, mode="control")
-        port = next(int(x.split(":")[-1]) for x in open(h1.config_path, encoding="utf-8") if x.startswith("listen_data"))
-        import grpc
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{h1.data_port}") as channel:
             for path, metadata, wanted in (("/expertd.v1.Experts/Dispatch", (), 7),
                                            ("/expertd.v1.Experts/Dispatch", (("expertd-word", "0" * 64),), 7),
                                            ("/expertd.v1.Experts/Hello", (), 12), ("/grpc.health.v1.Health/Check", (), 12)):

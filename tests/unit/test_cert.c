@@ -92,7 +92,8 @@ static void test_good(void **state)
 static void test_bad_files(void **state)
 {
 	(void)state;
-	char *h1 = read_pem("h1.crt"), *h2_key = read_pem("h2.key"), *h1_key = read_pem("h1.key");
+	char *h1 = read_pem("h1.crt"), *h2 = read_pem("h2.crt"), *h2_key = read_pem("h2.key"),
+	     *h1_key = read_pem("h1.key");
 	write_text(dir, "text.crt", "no certificate\n");
 	write_text(dir, "text.key", h1_key);
 	write_text(dir, "swapped.crt", h1);
@@ -103,7 +104,7 @@ static void test_bad_files(void **state)
 	h1[strlen(h1) / 2] = '\n';
 	h1[strlen(h1) / 2 + 1] = '!';
 	write_text(dir, "cut.crt", h1);
-	write_text(dir, "locked.crt", read_pem("h2.crt"));
+	write_text(dir, "locked.crt", h2);
 	BIO *b = BIO_new_mem_buf(h2_key, -1);
 	EVP_PKEY *key = PEM_read_bio_PrivateKey(b, NULL, NULL, NULL);
 	BIO_free(b);
@@ -114,6 +115,7 @@ static void test_bad_files(void **state)
 	fclose(f);
 	EVP_PKEY_free(key);
 	free(h1);
+	free(h2);
 	free(h1_key);
 	free(h2_key);
 	static const struct {
