@@ -153,7 +153,7 @@ def test_rotation(case):
     """Every certificate is replaced while streams run; then a broken one is refused and the old one stays."""
     ca = authority(case)
     with case.fleet() as f:
-        r1, experts = ready_fleet(f, ca, hosts=3)
+        r1, experts = ready_fleet(f, ca, hosts=3, heartbeat_ms=5000)  # only what breaks counts, not who is slow
         with Streams(r1, *size(case)) as s:
             for node in (*experts, r1):
                 s.run(0.3)

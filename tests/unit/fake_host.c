@@ -159,13 +159,15 @@ void fake_host_restart(struct fake_host *h)
 
 void fake_host_start(struct fake_host *h, const char *name, uint32_t shards)
 {
-	fake_host_start_tls(h, name, shards, NULL);
+	fake_host_start_tls(h, name, shards, &(struct fake_tls){.tls = NULL});
 }
 
-void fake_host_start_tls(struct fake_host *h, const char *name, uint32_t shards, struct ex_tls *tls)
+void fake_host_start_tls(struct fake_host *h, const char *name, uint32_t shards, const struct fake_tls *tls)
 {
 	memset(h, 0, sizeof *h);
-	h->tls = tls;
+	h->tls = tls->tls;
+	h->data_port = tls->data_port;
+	h->word = tls->word;
 	h->name = name;
 	h->shards = shards;
 	h->identity = "";

@@ -44,13 +44,19 @@ struct fake_host {
 	struct ex_tls *tls;   /* NULL: plain text */
 	uint32_t data_port;   /* offered in Hello, with word */
 	const char *word;
-	char shown[32]; /* the word of the last Dispatch stream */
+	char shown[32]; /* the word of the last Dispatch stream; read it after the host is stopped */
 	_Atomic int n_frames, n_rows, x_dtype;
 };
 
 /* Listens on a port of its own. */
 void fake_host_start(struct fake_host *h, const char *name, uint32_t shards);
-void fake_host_start_tls(struct fake_host *h, const char *name, uint32_t shards, struct ex_tls *tls); /* borrows tls */
+/* The same under TLS (borrowed), and Hello offers a port for plain text, with a word (borrowed). */
+struct fake_tls {
+	struct ex_tls *tls;
+	uint32_t data_port;
+	const char *word;
+};
+void fake_host_start_tls(struct fake_host *h, const char *name, uint32_t shards, const struct fake_tls *tls);
 void fake_host_stop(struct fake_host *h);
 /* Starts again at the same address. */
 void fake_host_restart(struct fake_host *h);

@@ -38,7 +38,7 @@ static struct ex_tls *tls_of(const char *name)
 }
 
 /* One host that holds everything. */
-static void open_one(struct fixture *f, const char *name, struct ex_tls *host, struct ex_tls *router)
+static void open_one(struct fixture *f, const char *name, const struct fake_tls *host, struct ex_tls *router)
 {
 	struct ex_err err = EX_ERR_INIT;
 	memset(f, 0, sizeof *f);
@@ -77,9 +77,8 @@ static void test_all(void **state)
 	struct fixture f;
 	struct ex_err err = EX_ERR_INIT;
 	struct ex_tls *host = tls_of("h1"), *router = tls_of("r1");
-	open_one(&f, "h1", host, router);
-	f.host[0].data_port = 1; /* not taken up: mode is all here */
-	f.host[0].word = "w";
+	const struct fake_tls offer = {host, 1, "w"}; /* not taken up: mode is all here */
+	open_one(&f, "h1", &offer, router);
 	open_dispatch(&f, EXPERTD_F32);
 	if (!ex_dispatch_wait_covered(f.d, 10000, &err))
 		fail_msg("%s", ex_err_text(&err));
@@ -94,7 +93,7 @@ static void test_stranger(void **state)
 	(void)state;
 	struct fixture f;
 	struct ex_tls *host = tls_of("x1"), *router = tls_of("r1");
-	open_one(&f, "x1", host, router);
+	open_one(&f, "x1", &(struct fake_tls){.tls = host}, router);
 	open_dispatch(&f, EXPERTD_F32);
 	wait_trouble(&f, "handshake: SAN 'x1' of 127.0.0.1:");
 	assert_int_equal(f.n_ready, 0);
@@ -111,10 +110,9 @@ static void test_plain_data(void **state)
 	struct fake_host data;
 	struct ex_err err = EX_ERR_INIT;
 	struct ex_tls *host = tls_of("h1"), *router = tls_of("r1");
-	open_one(&f, "h1", host, router);
 	fake_host_start(&data, "h1", 0);
-	f.host[0].data_port = (uint32_t)data.port;
-	f.host[0].word = "00ff";
+	const struct fake_tls offer = {host, (uint32_t)data.port, "00ff"};
+	open_one(&f, "h1", &offer, router);
 	asked.plain_data = true;
 	open_dispatch(&f, EXPERTD_F32);
 	if (!ex_dispatch_wait_covered(f.d, 10000, &err))
@@ -122,10 +120,10 @@ static void test_plain_data(void **state)
 	expect_sum(&f);
 	assert_int_equal(f.host[0].n_frames, 0);
 	assert_true(data.n_frames > 0);
-	assert_string_equal(data.shown, "00ff");
 	asked.plain_data = false;
 	close_fixture(&f);
 	fake_host_stop(&data);
+	assert_string_equal(data.shown, "00ff");
 	ex_tls_free(host);
 	ex_tls_free(router);
 }
@@ -143,9 +141,8 @@ static void test_bad_offers(void **state)
 	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
 		struct fixture f;
 		struct ex_tls *host = tls_of("h1"), *router = tls_of("r1");
-		open_one(&f, "h1", host, router);
-		f.host[0].data_port = row[i].port;
-		f.host[0].word = row[i].word;
+		const struct fake_tls offer = {host, row[i].port, row[i].word};
+		open_one(&f, "h1", &offer, router);
 		asked.plain_data = true;
 		open_dispatch(&f, EXPERTD_F32);
 		wait_trouble(&f, "handshake: malformed offer of streams in plain text");

@@ -17,7 +17,8 @@ static const char *const hosts[] = {"h*"}, *const routers[] = {"r1", "r2"};
 struct tls_pair {
 	struct fixture f;
 	struct ex_tls *host, *router;
-	char refused[256], refused_peer[96];
+	pthread_mutex_t lock;
+	char refused[256], refused_peer[96]; /* guarded by lock */
 	_Atomic int n_refused;
 };
 
@@ -61,8 +62,10 @@ static struct ex_tls *tls_of(const char *name, const char *authority, const char
 static void on_refused(void *ctx, const char *peer, const char *text)
 {
 	struct tls_pair *p = ctx;
+	pthread_mutex_lock(&p->lock);
 	snprintf(p->refused, sizeof p->refused, "%s", text);
 	snprintf(p->refused_peer, sizeof p->refused_peer, "%s", peer);
+	pthread_mutex_unlock(&p->lock);
 	p->n_refused++;
 }
 
@@ -91,6 +94,7 @@ static int setup_pair(void **state)
 {
 	struct tls_pair *p = calloc(1, sizeof *p);
 	struct ex_err err = EX_ERR_INIT;
+	pthread_mutex_init(&p->lock, NULL);
 	sem_init(&p->f.done, 0, 0);
 	sem_init(&p->f.arrived, 0, 0);
 	EXPECT_OK(err, ex_loop_new("srv0", &err, &p->f.loops[0]));
@@ -110,6 +114,7 @@ static int teardown_pair(void **state)
 	ex_loop_free(p->f.loops[0]);
 	ex_loop_free(p->f.loops[1]);
 	ex_loop_free(p->f.client_loop);
+	pthread_mutex_destroy(&p->lock);
 	sem_destroy(&p->f.done);
 	sem_destroy(&p->f.arrived);
 	free(p);
@@ -144,8 +149,10 @@ static void test_caller_refused(void **state)
 	start_pair(p, tls_of("h1", "ca", routers, 2), tls_of("r9", "ca", hosts, 1));
 	assert_int_equal(ask(p, &err), -EACCES);
 	assert_string_equal(err.text, "PERMISSION_DENIED: SAN 'r9' of the caller is not among [tls] peers");
+	pthread_mutex_lock(&p->lock);
 	assert_string_equal(p->refused, "SAN 'r9' of the caller is not among [tls] peers");
 	assert_int_equal(strncmp(p->refused_peer, "127.0.0.1:", 10), 0);
+	pthread_mutex_unlock(&p->lock);
 	static const char *const paths[] = {"/grpc.health.v1.Health/Check", "/t.Test/Nope"};
 	for (size_t i = 0; i < EX_ARRAY_LEN(paths); i++)
 		assert_int_equal(call(&p->f, paths[i], "x", 20000, &err, back, sizeof back), -EACCES);
