@@ -4,7 +4,7 @@
  * sample by sample. The host is the real one: Experts service, executor, registry and the cpu plugin; its experts are 16 wide, so
  * that computing is a small part, which is shown apart.
  *
- * bench_dispatch [--json] [--samples N] [--plugin FILE] [--bulk] */
+ * bench_dispatch [--json] [--samples N] [--plugin FILE] [--bulk] [--tls DIR]: DIR has bench.crt, bench.key and ca.crt, for 127.0.0.1 */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "expert/service.h"
@@ -39,7 +39,7 @@ static const char config[] =
 	" \"first_k_dense_replace\": 1, \"max_position_embeddings\": 64, \"eos_token_id\": 1}";
 
 struct options {
-	const char *plugin;
+	const char *plugin, *tls; /* tls: a directory; NULL: plain text */
 	size_t n_samples;
 	bool json, serve, bulk; /* bulk: connections tuned for large frames */
 };
@@ -56,6 +56,21 @@ static void must(int rc, const struct ex_err *err, const char *what)
 static int errno_of(int rc)
 {
 	return rc < 0 ? -errno : rc;
+}
+
+/* Both sides show the same certificate. NULL: plain text. */
+static struct ex_tls *open_tls(const struct options *o)
+{
+	char cert[256], key[256], ca[256];
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_tls *t;
+	if (!o->tls)
+		return NULL;
+	snprintf(cert, sizeof cert, "%s/bench.crt", o->tls);
+	snprintf(key, sizeof key, "%s/bench.key", o->tls);
+	snprintf(ca, sizeof ca, "%s/ca.crt", o->tls);
+	must(ex_tls_new(&(struct ex_cert_opts){.cert = cert, .key = key, .ca = ca}, &err, &t), &err, "tls");
+	return t;
 }
 
 /* --- both sides: whole reads and writes -------------------------------------------------------------------------- */
@@ -167,6 +182,7 @@ struct host {
 	struct ex_executor *executor;
 	struct ex_experts_service *service;
 	struct ex_loop *loops[2]; /* data, control */
+	struct ex_tls *tls;
 	struct ex_server *server;
 };
 
@@ -200,12 +216,14 @@ static void start_host(struct host *h, const struct options *o)
 	must(ex_experts_service_new(&so, &h->service), NULL, "service");
 	must(ex_loop_new("data", &err, &h->loops[0]), &err, "loop");
 	must(ex_loop_new("control", &err, &h->loops[1]), &err, "loop");
+	h->tls = open_tls(o);
 	const struct ex_server_opts server = {
 		.listen = "127.0.0.1:0",
 		.loops = h->loops,
 		.n_loops = 2,
 		.methods = ex_experts_service_methods(h->service, 1, 0),
 		.bulk = o->bulk,
+		.tls = h->tls,
 	};
 	must(ex_server_start(&server, &err, &h->server), &err, "server");
 }
@@ -225,6 +243,7 @@ static int serve(const struct options *o)
 	while (read(STDIN_FILENO, &c, 1) > 0) /* until the other process closes it */
 		;
 	ex_server_stop(h.server, 0);
+	ex_tls_free(h.tls);
 	ex_executor_free(h.executor);
 	ex_experts_service_free(h.service);
 	ex_loop_free(h.loops[0]);
@@ -244,6 +263,7 @@ struct router {
 	pid_t host;
 	int host_stdin, raw_fd;
 	struct ex_loop *loop;
+	struct ex_tls *tls;
 	struct ex_channel *control, *channel; /* as a router has them: one for Hello, one for the stream */
 	struct ex_stream *stream;
 	float y[ROWS_MAX * D_MODEL];
@@ -299,8 +319,15 @@ static void start_process(struct router *r, char **argv, const struct options *o
 		dup2(out[1], STDOUT_FILENO);
 		close(in[1]);
 		close(out[0]);
-		execl("/proc/self/exe", argv[0], "--serve", "--plugin", o->plugin, o->bulk ? "--bulk" : NULL,
-			(char *)NULL);
+		const char *args[8] = {argv[0], "--serve", "--plugin", o->plugin};
+		size_t n = 4;
+		if (o->bulk)
+			args[n++] = "--bulk";
+		if (o->tls) {
+			args[n++] = "--tls";
+			args[n++] = o->tls;
+		}
+		execv("/proc/self/exe", (char **)args);
 		_exit(127);
 	}
 	close(in[0]);
@@ -342,8 +369,12 @@ static void start_router(struct router *r, char **argv, const struct options *o)
 	ex_net_init();
 	must(ex_loop_new("dispatch", &err, &r->loop), &err, "loop");
 	snprintf(target, sizeof target, "127.0.0.1:%d", port);
-	const struct ex_channel_opts c = {
-		.target = target, .loop = r->loop, .message_bytes_max = EX_FRAME_BYTES_MAX, .bulk = o->bulk};
+	r->tls = open_tls(o);
+	const struct ex_channel_opts c = {.target = target,
+		.loop = r->loop,
+		.message_bytes_max = EX_FRAME_BYTES_MAX,
+		.bulk = o->bulk,
+		.tls = r->tls};
 	must(ex_channel_new(&c, &err, &r->control), &err, "channel");
 	must(ex_channel_new(&c, &err, &r->channel), &err, "channel");
 	say_hello(r);
@@ -357,6 +388,7 @@ static void stop_router(struct router *r)
 	ex_stream_drop(r->stream);
 	ex_channel_free(r->channel);
 	ex_channel_free(r->control);
+	ex_tls_free(r->tls);
 	ex_loop_free(r->loop);
 	ex_net_done();
 	close(r->raw_fd);
@@ -492,9 +524,10 @@ static double us(const uint64_t *ns, size_t n, unsigned percent)
 	return (double)ns[EX_MIN(n * percent / 100, n - 1)] / 1e3;
 }
 
-static void print_table(const struct cell *cells, size_t n_cells, size_t n)
+static void print_table(const struct cell *cells, size_t n_cells, size_t n, bool tls)
 {
-	printf("Dispatch round trip, hidden %d, %zu samples each, us: p50 (p99)\n", D_MODEL, n);
+	printf("Dispatch round trip%s, hidden %d, %zu samples each, us: p50 (p99)\n", tls ? " under mutual TLS" : "",
+		D_MODEL, n);
 	printf("rows  x     request B  reply B  raw TCP           dispatch          x raw   on the host\n");
 	for (size_t i = 0; i < n_cells; i++) {
 		const struct cell *c = &cells[i];
@@ -507,9 +540,9 @@ static void print_table(const struct cell *cells, size_t n_cells, size_t n)
 	printf("on the host: from the frame's arrival in the service to its reply, queue and plugin included\n");
 }
 
-static void print_json(const struct cell *cells, size_t n_cells, size_t n)
+static void print_json(const struct cell *cells, size_t n_cells, size_t n, bool tls)
 {
-	printf("{\"d_model\": %d, \"samples\": %zu, \"cells\": [", D_MODEL, n);
+	printf("{\"d_model\": %d, \"samples\": %zu, \"tls\": %s, \"cells\": [", D_MODEL, n, tls ? "true" : "false");
 	for (size_t i = 0; i < n_cells; i++) {
 		const struct cell *c = &cells[i];
 		printf("%s\n {\"rows\": %u, \"x\": \"%s\", \"request_bytes\": %zu, \"reply_bytes\": %zu, "
@@ -541,7 +574,7 @@ static int run(char **argv, const struct options *o)
 		run_cell(&r, &cells[i], o->n_samples, &id);
 	}
 	stop_router(&r);
-	(o->json ? print_json : print_table)(cells, EX_ARRAY_LEN(cells), o->n_samples);
+	(o->json ? print_json : print_table)(cells, EX_ARRAY_LEN(cells), o->n_samples, o->tls != NULL);
 	for (size_t i = 0; i < EX_ARRAY_LEN(cells); i++) {
 		free(cells[i].x);
 		free(cells[i].raw_ns);
@@ -559,6 +592,7 @@ int main(int argc, char **argv)
 		{"plugin", required_argument, NULL, 'p'},
 		{"serve", no_argument, NULL, 's'},
 		{"bulk", no_argument, NULL, 'b'},
+		{"tls", required_argument, NULL, 't'},
 		{NULL, 0, NULL, 0},
 	};
 	struct options o = {.plugin = "cpu", .n_samples = 1000};
@@ -579,11 +613,16 @@ int main(int argc, char **argv)
 		case 'b':
 			o.bulk = true;
 			break;
+		case 't':
+			o.tls = optarg;
+			break;
 		default:
 			return 2;
 		}
 	if (optind < argc || o.n_samples < 1 || o.n_samples > SAMPLES_MAX) {
-		fprintf(stderr, "usage: bench_dispatch [--json] [--samples 1..%d] [--plugin NAME|FILE.so] [--bulk]\n",
+		fprintf(stderr,
+			"usage: bench_dispatch [--json] [--samples 1..%d] [--plugin NAME|FILE.so] [--bulk] [--tls "
+			"DIR]\n",
 			SAMPLES_MAX);
 		return 2;
 	}

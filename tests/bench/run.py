@@ -9,8 +9,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "sys"))
 
 
 def cpu_name():
@@ -26,10 +28,17 @@ def main():
     p.add_argument("--root", required=True)
     p.add_argument("--build", required=True)
     p.add_argument("--json", action="store_true")
-    p.add_argument("--only", choices=("dispatch", "ffn", "fleet"), help="one part")
+    p.add_argument("--only", choices=("dispatch", "dispatch_tls", "ffn", "fleet"), help="one part")
     a = p.parse_args()
+    with tempfile.TemporaryDirectory(prefix="expertd-bench-") as pki:
+        return run(a, pki)
+
+
+def run(a, pki):
+    dispatch = os.path.join(a.build, "tests/bench/bench_dispatch")
     programs = {
-        "dispatch": [os.path.join(a.build, "tests/bench/bench_dispatch")],
+        "dispatch": [dispatch],
+        "dispatch_tls": [dispatch, "--tls", pki],
         "ffn": [os.path.join(a.build, "tests/bench/bench_ffn")],
         "fleet": [sys.executable, os.path.join(HERE, "fleet_speed.py"), "--root", os.path.abspath(a.root)],
     }
@@ -39,6 +48,9 @@ def main():
     for name, argv in programs.items():
         if a.only and name != a.only:
             continue
+        if name == "dispatch_tls":
+            import certs
+            certs.Authority(pki).sign("bench", "IP:127.0.0.1")
         if a.json:
             out[name] = json.loads(subprocess.run([*argv, "--json"], check=True, stdout=subprocess.PIPE, cwd=a.build).stdout)
         else:

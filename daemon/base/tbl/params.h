@@ -75,7 +75,7 @@ EX_PARAM(etcd, lease_ttl_s, U32, "s", "10", 2, 3600, RESTART, "A host that etcd 
 EX_PARAM(etcd, timeout_ms, U32, "ms", "2000", 100, 60000, RESTART, "Time for one answer of etcd.")
 
 EX_SECTION(tls, "Its presence protects traffic between hosts by mutual TLS: both sides show a certificate of one CA, and look at each other's names.")
-EX_PARAM(tls, mode, ENUM, "off|all|control", "all", 0, 0, RESTART, "all: everything. control: handshakes, health and reflection; rows and their sums travel in plain text over listen_data, for networks that are encrypted below. Equal on all hosts, or all on some: those get TLS.")
+EX_PARAM(tls, mode, ENUM, "off|all|control", "all", 0, 0, RESTART, "all: everything. control: handshakes, health and reflection; rows and their sums travel in plain text over listen_data, for networks that are encrypted below. A router with control still sends by TLS to hosts that have all, and one with all to every host.")
 EX_PARAM(tls, cert, FILE, "", "", 0, 0, LIVE, "Certificate of this process (PEM), followed by those of authorities between it and the CA. It must be good for servers and clients.")
 EX_PARAM(tls, key, FILE, "", "", 0, 0, LIVE, "Its private key (PEM, without a passphrase).")
 EX_PARAM(tls, ca, FILE, "", "", 0, 0, LIVE, "Certificates of the CA (PEM) that peers' certificates must come from.")
