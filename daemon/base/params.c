@@ -518,7 +518,10 @@ void ex_params_reload(struct ex_params *p, struct ex_params *fresh,
 		ex_params_print(fresh, row, &new);
 		if (strcmp(old.s ? old.s : "", new.s ? new.s : "") == 0)
 			continue;
-		if (row->live) {
+		/* what a section brings with its presence is not there yet, or still is */
+		bool always = row->section_id == EX_SECTION_node || row->section_id == EX_SECTION_model;
+		bool taken = row->live && (always || p->there[row->section_id] == fresh->there[row->section_id]);
+		if (taken) {
 			struct ex_param_origin o = p->origin[i];
 			memcpy(swap, field(p, row), row->size);
 			memcpy(field(p, row), field(fresh, row), row->size);
@@ -526,7 +529,7 @@ void ex_params_reload(struct ex_params *p, struct ex_params *fresh,
 			p->origin[i] = fresh->origin[i];
 			fresh->origin[i] = o;
 		}
-		fn(ctx, row, row->live);
+		fn(ctx, row, taken);
 	}
 	ex_str_done(&old);
 	ex_str_done(&new);

@@ -111,7 +111,8 @@ void ex_param_allowed(const struct ex_param *row, struct ex_str *out);
 /* The whole configuration as a file, each value with its origin. Sections that are not there are left out. */
 void ex_params_dump(const struct ex_params *p, struct ex_str *out);
 
-/* Takes the values that differ from `fresh` and may change while running over into p. fn is called for every row that differs;
+/* Takes the values that differ from `fresh` and may change while running over into p; those of a section that came or went, node and model
+ * excepted, do not. fn is called for every row that differs;
  * taken says whether it was. */
 void ex_params_reload(struct ex_params *p, struct ex_params *fresh,
 	void (*fn)(void *ctx, const struct ex_param *row, bool taken), void *ctx);

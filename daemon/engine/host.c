@@ -8,6 +8,7 @@
 #include "engine/fabric.h"
 #include "base/mem.h"
 #include "base/shard.h"
+#include "expert/words.h"
 #include "expertd/experts.pb-c.h"
 
 #include <inttypes.h>
@@ -185,7 +186,7 @@ static int choose_route(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 	if (o->tls && o->plain_data && r->data_port) {
 		snprintf(target, sizeof target, "%.*s:%u", (int)(strrchr(h->address, ':') - h->address), h->address,
 			r->data_port);
-		route = (struct ex_channel_route){.target = target, .key = "expertd-word", .value = r->word};
+		route = (struct ex_channel_route){.target = target, .key = EX_WORD_KEY, .value = r->word};
 	}
 	return ex_channel_set_route(h->data, &route);
 }

@@ -17,6 +17,7 @@
 #define CERT_MAGIC      UINT32_C(0x63657274)
 #define CHAIN_MAX       16   /* certificates of a chain */
 #define AUTHORITIES_MAX 1024 /* certificates of the CA file */
+#define SECURITY_LEVEL  2    /* 112 bits: RSA of 2048 bits, SHA-2; what Debian asks of handshakes */
 
 struct ex_cert {
 	uint32_t magic;
@@ -174,6 +175,7 @@ static int verify(const struct ex_cert *c, X509 *x, x509_stack *above, int purpo
 		X509_STORE_CTX_free(s);
 		return ex_err_errno(err, -ENOMEM, "cannot check the certificate%s", of);
 	}
+	X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(s), SECURITY_LEVEL);
 	if (purpose != X509_PURPOSE_ANY)
 		X509_STORE_CTX_set_purpose(s, purpose);
 	int good = X509_verify_cert(s), why = X509_STORE_CTX_get_error(s);

@@ -5,6 +5,7 @@
 
 #include <openssl/ec.h>
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,7 +77,7 @@ void write_authority(const struct authority *a, const char *dir, const char *nam
 void write_leaf(const struct authority *a, const char *dir, const struct leaf *l)
 {
 	bool dated = l->from_days || l->days;
-	EVP_PKEY *key = EVP_EC_gen("P-256");
+	EVP_PKEY *key = l->rsa_bits ? EVP_RSA_gen(l->rsa_bits) : EVP_EC_gen("P-256");
 	X509 *x = make(l->name, key, a, dated ? l->from_days : -1, dated ? l->days : 30);
 	if (l->san)
 		add_extension(x, a->x, NID_subject_alt_name, l->san);

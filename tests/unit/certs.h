@@ -19,6 +19,7 @@ struct leaf {
 	const char *name, *san; /* san: as openssl writes it, "DNS:h1,URI:spiffe://f/h1"; NULL: none */
 	int from_days, days;    /* valid from and to, from now; 0, 0: yesterday to a month from now */
 	const char *usage;      /* extendedKeyUsage; NULL: both */
+	unsigned rsa_bits;      /* 0: an elliptic curve's key */
 };
 /* DIR/NAME.crt and DIR/NAME.key, signed by a. */
 void write_leaf(const struct authority *a, const char *dir, const struct leaf *l);

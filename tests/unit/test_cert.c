@@ -14,7 +14,7 @@
 static char dir[64];
 static struct authority ca, stranger;
 static const char *const files[] = {"ca", "stranger", "h1", "h2", "old", "young", "alien", "plain", "caller", "text",
-	"locked", "swapped", "nokey", "cut", "address", "mixed"};
+	"locked", "swapped", "nokey", "cut", "address", "weak"};
 
 static int setup(void **state)
 {
@@ -32,6 +32,7 @@ static int setup(void **state)
 	write_leaf(&stranger, dir, &(struct leaf){.name = "alien", .san = "DNS:h1"});
 	write_leaf(&ca, dir, &(struct leaf){.name = "plain"});
 	write_leaf(&ca, dir, &(struct leaf){.name = "caller", .san = "DNS:h1", .usage = "clientAuth"});
+	write_leaf(&ca, dir, &(struct leaf){.name = "weak", .san = "DNS:h1", .rsa_bits = 1024});
 	write_leaf(&ca, dir, &(struct leaf){.name = "address", .san = "IP:10.0.0.1"});
 	return 0;
 }
@@ -133,6 +134,7 @@ static void test_bad_files(void **state)
 		{"h1", "stranger", "is not signed by [tls] ca: its issuer is 'CN = fleet CA'", EX_CERT_CHAIN},
 		{"old", "ca", "(SAN 'old') expired on 20", EX_CERT_CHAIN},
 		{"young", "ca", "(SAN 'young') is not valid before 20", EX_CERT_CHAIN},
+		{"weak", "ca", "(SAN 'h1') is not accepted: EE certificate key too weak", EX_CERT_CHAIN},
 		{"plain", "ca", "has no subjectAltName", EX_CERT_CHAIN},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
@@ -170,6 +172,7 @@ static void test_hosts(void **state)
 		{named, 2, "old.crt", "h1:1", "of h1:1 (SAN 'old') expired on 20"},
 		{named, 2, "young.crt", "h1:1", "is not valid before 20"},
 		{named, 2, "caller.crt", "h1:1", "is not accepted: "},
+		{named, 2, "weak.crt", "h1:1", "key too weak"},
 		{named, 2, "plain.crt", "h1:1", "the certificate of h1:1 has no name (SAN)"},
 		{by_ip, 1, "address.crt", "h1:1", "is not among [tls] peers"},
 	};

@@ -224,6 +224,26 @@ static void test_reload(void **state)
 	ex_params_done(&fresh);
 }
 
+/* A section that came is not there before a restart, whatever is in it; what is in force of one that went stays. */
+static void test_reload_of_a_section(void **state)
+{
+	(void)state;
+	struct ex_err err;
+	struct ex_params fresh;
+	for (int there = 0; there <= 1; there++) {
+		struct seen seen = {0};
+		EXPECT_OK(err, ex_params_init(&fresh, &err));
+		EXPECT_OK(err, ex_params_set(&fresh, ex_param_find("tls", "peers"), there ? "h9" : "h8", "f", 2, &err));
+		fresh.there[EX_SECTION_tls] = true;
+		p.there[EX_SECTION_tls] = there;
+		ex_params_reload(&p, &fresh, note, &seen);
+		assert_int_equal(seen.n_taken, there);
+		assert_int_equal(seen.n_left, !there);
+		assert_int_equal(p.tls_peers.n, there);
+		ex_params_done(&fresh);
+	}
+}
+
 static void test_nearest(void **state)
 {
 	(void)state;
@@ -245,6 +265,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_long_socket_path, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dump, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reload_of_a_section, setup, teardown),
 		cmocka_unit_test(test_nearest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
