@@ -73,7 +73,7 @@ struct ex_house {
 	struct ex_executor *executor;
 	struct ex_experts_service *experts_service;
 	struct ex_server *expert_server, *expert_data_server; /* data: plain text, with [tls] mode = control */
-	struct ex_registrar *registrar; /* in etcd; NULL also once the process is stopping */
+	struct ex_registrar *registrar;                       /* in etcd; NULL also once the process is stopping */
 
 	struct ex_lock members_lock;
 	struct ex_house_source source[EX_SOURCE_N];

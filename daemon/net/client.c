@@ -36,7 +36,7 @@ struct ex_channel {
 	uint32_t magic;
 	struct ex_loop *loop;
 	size_t message_bytes_max;
-	bool bulk;
+	bool bulk, no_pings;
 	struct ex_lock lock;
 	grpc_channel *grpc;      /* where streams go that are opened now; guarded by lock, as all below */
 	struct ex_tls *tls;      /* NULL: plain text */
@@ -100,7 +100,7 @@ static grpc_channel *create_channel(struct ex_channel *c)
 		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, /* by its name a backoff, in fact the time for one try */
 			is_unix(c->target) ? CONNECT_UNIX_MS : CONNECT_MS),
 		int_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, BACKOFF_MAX_MS),
-		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, o->no_pings ? INT32_MAX : KEEPALIVE_MS),
+		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, c->no_pings ? INT32_MAX : KEEPALIVE_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_WAIT_MS),
 		int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
 		int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA,
@@ -175,6 +175,7 @@ int ex_channel_new(const struct ex_channel_opts *o, struct ex_err *err, struct e
 	c->magic = CHANNEL_MAGIC;
 	c->loop = o->loop;
 	c->bulk = o->bulk;
+	c->no_pings = o->no_pings;
 	c->message_bytes_max = o->message_bytes_max ? o->message_bytes_max : MESSAGE_BYTES_MAX;
 	assert(c->message_bytes_max <= INT32_MAX);
 	const struct ex_channel_route r = {.target = o->target, .tls = o->tls};
