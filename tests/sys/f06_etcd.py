@@ -12,6 +12,8 @@ from streams import Streams, size
 
 PREFIX = "/expertd/hosts/"
 
+LONG_WITH_SANITIZER = True
+
 
 class Etcd:
     """One etcd on loopback, in a directory of its own."""

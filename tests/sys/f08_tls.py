@@ -18,6 +18,8 @@ QUESTION = "What is 347 + 589?"
 NAMES = {"h1": "DNS:h1", "h2": "DNS:h2", "h3": "DNS:h3", "r1": "URI:spiffe://fleet/router/r1"}
 PEERS = "h* spiffe://fleet/router/*"
 
+LONG_WITH_SANITIZER = True
+
 
 def authority(case, name="ca"):
     return certs.Authority(os.path.join(case.dir, "pki"), name)

@@ -7,6 +7,8 @@ import signal
 from fleet import expect_equal, wait_until
 from streams import Streams, size, states
 
+LONG_WITH_SANITIZER = True
+
 
 def set_peers(r1, peers):
     """Writes another list into the router's configuration."""
