@@ -2,6 +2,8 @@
 
 libexpertd_la_SOURCES += \
 	daemon/expert/conformance.c daemon/expert/conformance.h daemon/expert/conformance_fork.c \
+	daemon/expert/generation.c daemon/expert/registry_int.h \
+	daemon/expert/ring.c daemon/expert/ring.h \
 	daemon/expert/elf.c daemon/expert/elf.h \
 	daemon/expert/executor.c daemon/expert/executor.h \
 	daemon/expert/lane.c daemon/expert/lane.h \

@@ -2,74 +2,19 @@
 /* Shards in slots, one for each (layer, range); a slot's live generation is one pointer, read under RCU and pinned.
  * Layer L2.
  *
- * A generation is unloaded by the loader thread when three things are true: nobody can find it any more (unpublished,
- * and a grace period has passed), nobody pins it, and the loader comes by (at the next load, or at the end). */
-#include "expert/registry.h"
-
+ * A generation that is replaced lingers, loaded, for a rollback, or is retired. A retired one is unloaded by the loader
+ * thread when three things are true: nobody can find it any more (unpublished, and a grace period has passed), nobody
+ * pins it, and the loader comes by. */
 #include "base/clock.h"
-#include "base/dtype.h"
-#include "base/lock.h"
 #include "base/mem.h"
 #include "base/metrics.h"
-#include "base/str.h"
-#include <openssl/evp.h>
+#include "expert/registry_int.h"
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <urcu-bp.h>
 
-#define REGISTRY_MAGIC   0x72656769
-#define GENERATION_MAGIC 0x67656e65
-#define SAMPLE_BYTES     64
-#define SHA256_BYTES     32
-#define ERRNO_MAX        4095    /* of Linux */
-#define REAP_NAP_NS      1000000 /* between looks at the pins of a generation that is to go */
-
-/* An opened device of a plugin, shared by its shards. Loader thread only, but for `t`, which is constant. */
-struct device {
-	struct device *next;
-	struct ex_plugin *plugin;
-	char *which;
-	const struct expertd_host *host;
-	struct expertd_device *dev;
-	uint32_t n_shards;
-};
-
-struct ex_generation {
-	uint32_t magic;
-	struct ex_registry *registry;
-	struct ex_shard_id id;
-	uint32_t number;
-	struct device *device;
-	struct expertd_shard *shard;
-	uint64_t bytes;
-	char plugin[64], identity[2 * SHA256_BYTES + 1];
-	uint64_t identity_number;
-	struct ex_metric *m_rows, *m_seconds; /* of its layer */
-	_Atomic uint64_t n_rows;
-	_Atomic uint32_t n_pins;
-	struct ex_generation *next; /* in r->retired; guarded by r->lock */
-};
-
-struct slot {
-	struct ex_shard_id id;
-	_Atomic(struct ex_generation *) live; /* release by the loader, acquire by readers */
-	/* guarded by r->lock */
-	enum ex_shard_state state; /* 0: never asked for */
-	uint32_t n_generations;
-	char error[256];
-};
-
-struct ex_registry {
-	uint32_t magic;
-	struct ex_registry_opts o;
-	struct ex_lock lock;
-	struct device *devices;        /* [loader] */
-	struct ex_generation *retired; /* unpublished, not yet unloaded; guarded by lock */
-	_Atomic uint64_t revision;
-	uint32_t n_slots;
-	struct slot slot[];
-};
+#define NAP_NS 1000000 /* between looks at the pins of a generation that is to go */
 
 const char *ex_shard_state_name(enum ex_shard_state s)
 {
@@ -93,7 +38,7 @@ int ex_registry_new(const struct ex_registry_opts *o, struct ex_registry **ret)
 	struct ex_registry *r = ex_calloc(1, sizeof *r + n * sizeof r->slot[0]);
 	if (!r)
 		return -ENOMEM;
-	r->magic = REGISTRY_MAGIC;
+	r->magic = EX_REGISTRY_MAGIC;
 	r->o = *o;
 	r->n_slots = (uint32_t)n;
 	ex_lock_init(&r->lock, "registry");
@@ -104,98 +49,43 @@ int ex_registry_new(const struct ex_registry_opts *o, struct ex_registry **ret)
 }
 
 /* The slot of a shard, NULL when the fleet has no such range. */
-static struct slot *find_slot(struct ex_registry *r, uint32_t layer, uint32_t first_expert)
+static struct ex_slot *find_slot(struct ex_registry *r, uint32_t layer, uint32_t first_expert)
 {
 	if (layer >= r->o.n_layers || first_expert >= r->o.n_experts)
 		return NULL;
 	uint32_t group = ex_shard_group_of_expert(r->o.n_experts, r->o.n_groups, first_expert);
-	struct slot *s = &r->slot[layer * r->o.n_groups + group];
+	struct ex_slot *s = &r->slot[layer * r->o.n_groups + group];
 	return s->id.first_expert == first_expert ? s : NULL;
-}
-
-/* What a plugin's function said: 0 or -errno. Anything else, and a success without its result, is a plugin's mistake:
- * taken for success it would be a crash or wrong numbers later. */
-static int answer(int rc, const void *result)
-{
-	return rc > 0 || rc < -ERRNO_MAX || (rc == 0 && !result) ? -EPROTO : rc;
-}
-
-/* --- devices [loader] ------------------------------------------------------------------------------------ */
-
-static int open_device(struct ex_registry *r, struct ex_plugin *p, const struct expertd_host *host, const char *which,
-	struct ex_err *err, struct device **ret)
-{
-	const struct expertd_plugin *t = ex_plugin_table(p);
-	const char *why;
-	for (struct device *d = r->devices; d; d = d->next)
-		if (strcmp(ex_plugin_sha256(d->plugin), ex_plugin_sha256(p)) == 0 && strcmp(d->which, which) == 0 &&
-			d->host == host) {
-			*ret = d;
-			return 0;
-		}
-	if (ex_plugin_score(p, &why) <= 0)
-		return ex_err_set(err, -ENODEV, "plugin '%s' cannot run on this machine: %s", t->name, why);
-	struct device *d = ex_calloc(1, sizeof *d);
-	if (!d || !(d->which = strdup(which))) {
-		free(d);
-		return ex_err_errno(err, -ENOMEM, "cannot open device %s of plugin '%s'", which, t->name);
-	}
-	int rc = t->open(host, which, &d->dev);
-	rc = answer(rc, d->dev);
-	if (rc < 0) {
-		free(d->which);
-		free(d);
-		return ex_err_errno(err, rc, "cannot open device %s of plugin '%s'", which, t->name);
-	}
-	d->plugin = ex_plugin_ref(p);
-	d->host = host;
-	d->next = r->devices;
-	r->devices = d;
-	*ret = d;
-	return 0;
-}
-
-/* Closes the devices that hold no shard. */
-static void close_devices(struct ex_registry *r)
-{
-	for (struct device **at = &r->devices; *at;) {
-		struct device *d = *at;
-		if (d->n_shards) {
-			at = &d->next;
-			continue;
-		}
-		*at = d->next;
-		ex_plugin_table(d->plugin)->close(d->dev);
-		ex_plugin_unref(d->plugin);
-		free(d->which);
-		free(d);
-	}
 }
 
 /* --- generations ----------------------------------------------------------------------------------------- */
 
-static void unload(struct ex_generation *g)
+/* r->lock is held. */
+static void retire(struct ex_registry *r, struct ex_generation *g)
 {
-	ex_plugin_table(g->device->plugin)->unload(g->shard);
-	g->device->n_shards--;
-	g->magic = 0;
-	free(g);
+	if (!g)
+		return;
+	g->next = r->retired;
+	r->retired = g;
 }
 
-/* Makes the slot's live generation `next` (or nothing) and retires the one that was. r->lock is held. */
-static void publish(struct ex_registry *r, struct slot *s, struct ex_generation *next)
+/* Makes `next` (or nothing) the slot's live generation; returns the one that was. r->lock is held. */
+static struct ex_generation *exchange(struct ex_registry *r, struct ex_slot *s, struct ex_generation *next)
 {
 	struct ex_generation *old = atomic_exchange_explicit(&s->live, next, memory_order_acq_rel);
 	/* release: who sees the new number and looks, sees the new state */
 	atomic_fetch_add_explicit(&r->revision, 1, memory_order_release);
-	if (old) {
-		old->next = r->retired;
-		r->retired = old;
-	}
+	return old;
 }
 
-/* Unloads what is retired, waiting for its pins: their holders found it before it was unpublished and give it back
- * soon. [loader] */
+/* Waits for the pins of a generation that nobody can find any more: their holders give it back soon. */
+static void wait_unpinned(const struct ex_generation *g)
+{
+	while (atomic_load_explicit(&g->n_pins, memory_order_acquire))
+		nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+}
+
+/* Unloads what is retired. [loader] */
 static void reap(struct ex_registry *r)
 {
 	ex_lock_take(&r->lock);
@@ -206,16 +96,15 @@ static void reap(struct ex_registry *r)
 	while (list) {
 		struct ex_generation *g = list;
 		list = g->next;
-		while (atomic_load_explicit(&g->n_pins, memory_order_acquire))
-			nanosleep(&(struct timespec){.tv_nsec = REAP_NAP_NS}, NULL);
-		unload(g);
+		wait_unpinned(g);
+		ex_generation_unload(g);
 	}
-	close_devices(r);
+	ex_devices_close(r);
 }
 
 struct ex_generation *ex_registry_pin(struct ex_registry *r, uint32_t layer, uint32_t first_expert)
 {
-	struct slot *s = find_slot(r, layer, first_expert);
+	struct ex_slot *s = find_slot(r, layer, first_expert);
 	if (!s)
 		return NULL;
 	rcu_read_lock();
@@ -230,7 +119,7 @@ void ex_generation_unpin(struct ex_generation *g)
 {
 	if (!g)
 		return;
-	EX_CHECK_OBJ(g, GENERATION_MAGIC);
+	EX_CHECK_OBJ(g, EX_GENERATION_MAGIC);
 	atomic_fetch_sub_explicit(&g->n_pins, 1, memory_order_release); /* pairs with reap(): g may go now */
 }
 
@@ -249,221 +138,253 @@ uint64_t ex_generation_identity(const struct ex_generation *g)
 	return g->identity_number;
 }
 
+const char *ex_generation_identity_text(const struct ex_generation *g)
+{
+	return g->identity;
+}
+
+const char *ex_generation_plugin(const struct ex_generation *g)
+{
+	return g->plugin;
+}
+
+const struct ex_plugin *ex_generation_code(const struct ex_generation *g)
+{
+	return g->device->plugin;
+}
+
+void ex_generation_set_identity(struct ex_generation *g, const char *identity)
+{
+	assert(!g->number && strlen(identity) < sizeof g->identity);
+	strcpy(g->identity, identity);
+	g->identity_number = ex_shard_identity(identity);
+}
+
 uint64_t ex_registry_revision(const struct ex_registry *r)
 {
 	return atomic_load_explicit(&r->revision, memory_order_acquire);
 }
 
-/* Takes every shard of a sick device out of service. */
-static void drain_device(struct ex_registry *r, const struct device *d)
+/* Takes every shard of a sick device out of service; one that was replaced lately goes back to what it was. */
+static void drain_device(struct ex_registry *r, const struct ex_device *d)
 {
 	ex_lock_take(&r->lock);
 	for (uint32_t i = 0; i < r->n_slots; i++) {
-		struct slot *s = &r->slot[i];
+		struct ex_slot *s = &r->slot[i];
 		struct ex_generation *g = atomic_load_explicit(&s->live, memory_order_acquire);
 		if (!g || g->device != d)
 			continue;
-		publish(r, s, NULL);
-		s->state = EX_SHARD_FAILED;
-		snprintf(s->error, sizeof s->error,
-			"device %s of plugin %s failed (I/O error); the shard is out of service", d->which, g->plugin);
+		struct ex_generation *back = s->linger && s->linger->device != d ? EX_TAKE(s->linger) : NULL;
+		retire(r, exchange(r, s, back));
+		s->state = back ? EX_SHARD_READY : EX_SHARD_FAILED;
+		snprintf(s->error, sizeof s->error, "device %s of plugin %s failed (I/O error); %s", d->which,
+			g->plugin, back ? "the generation before it serves again" : "the shard is out of service");
 	}
 	ex_lock_give(&r->lock);
 }
 
 int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b)
 {
-	EX_CHECK_OBJ(g, GENERATION_MAGIC);
+	EX_CHECK_OBJ(g, EX_GENERATION_MAGIC);
 	uint64_t start_ns = ex_now_ns();
-	int rc = answer(ex_plugin_table(g->device->plugin)->run(g->shard, b), b);
+	int rc = ex_plugin_answer(ex_plugin_table(g->device->plugin)->run(g->shard, b), b);
+	uint64_t end_ns = ex_now_ns();
 	if (rc == 0) {
 		atomic_fetch_add_explicit(&g->n_rows, b->n_tokens, memory_order_relaxed);
 		ex_metric_add(g->m_rows, b->n_tokens);
-		ex_metric_observe(g->m_seconds, (double)(ex_now_ns() - start_ns) / (double)EX_NS_PER_S);
+		ex_metric_observe(g->m_seconds, (double)(end_ns - start_ns) / (double)EX_NS_PER_S);
+		atomic_store_explicit(&g->last_run_ns, end_ns, memory_order_relaxed);
+		if (g->ring)
+			ex_ring_offer(g->ring, b, end_ns);
 	} else if (rc == -EIO)
 		drain_device(g->registry, g->device);
 	return rc;
 }
 
-/* --- loading [loader] ------------------------------------------------------------------------------------ */
-
-/* A shard on its way in. */
-struct load {
-	struct ex_registry *r;
-	const struct ex_shard_id *id;
-	struct device *device;
-	struct ex_weights *w;
-	struct expertd_ffn *ffn; /* [id->n_experts] */
-	uint64_t bytes;
-};
-
-static int check_expert(const struct load *l, uint32_t i, struct ex_err *err)
+int ex_generation_try(struct ex_generation *g, const struct expertd_batch *b)
 {
-	const struct expertd_ffn *f = &l->ffn[i];
-	const struct {
-		const struct expertd_matrix *m;
-		const char *name;
-	} part[] = {{&f->gate, "gate"}, {&f->up, "up"}, {&f->down, "down"}};
-	for (size_t k = 0; k < EX_ARRAY_LEN(part); k++) {
-		char name[96];
-		snprintf(name, sizeof name, "model.layers.%u.mlp.experts.%u.%s_proj.weight", l->id->layer,
-			l->id->first_expert + i, part[k].name);
-		int rc = ex_matrix_check_finite(part[k].m, name, err);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	EX_CHECK_OBJ(g, EX_GENERATION_MAGIC);
+	return ex_plugin_answer(ex_plugin_table(g->device->plugin)->run(g->shard, b), b);
 }
 
-static int find_experts(struct load *l, struct ex_err *err)
+/* --- publishing [loader] ---------------------------------------------------------------------------------- */
+
+static int check_shard(
+	const struct ex_registry *r, const struct ex_slot *s, const struct ex_shard_id *id, struct ex_err *err)
 {
-	for (uint32_t i = 0; i < l->id->n_experts; i++) {
-		struct expertd_ffn *f = &l->ffn[i];
-		int rc = ex_weights_expert(l->w, l->id->layer, l->id->first_expert + i, err, f);
-		if (rc < 0)
-			return rc;
-		l->bytes += ex_matrix_bytes(&f->gate) + ex_matrix_bytes(&f->up) + ex_matrix_bytes(&f->down);
-	}
-	char need[EX_BYTES_TEXT_MAX], have[EX_BYTES_TEXT_MAX], reserve[EX_BYTES_TEXT_MAX];
-	size_t available = ex_mem_available();
-	if (available && (l->bytes > available || available - l->bytes < EX_REGISTRY_RESERVE_BYTES))
-		return ex_err_set(err, -ENOMEM, "it needs %s, %s are available, of which %s stay free",
-			ex_bytes_text(l->bytes, need), ex_bytes_text(available, have),
-			ex_bytes_text(EX_REGISTRY_RESERVE_BYTES, reserve));
-	for (uint32_t i = 0; l->r->o.check_finite && i < l->id->n_experts; i++) {
-		int rc = check_expert(l, i, err);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	char name[EX_SHARD_NAME_MAX];
+	if (s && s->id.n_experts == id->n_experts)
+		return 0;
+	return ex_err_set(err, -EINVAL, "%s is not one of this fleet's shards (%u experts in %u groups, %u layers)",
+		ex_shard_name(id, name), r->o.n_experts, r->o.n_groups, r->o.n_layers);
 }
 
-static void digest_matrix(EVP_MD_CTX *c, const struct expertd_matrix *m)
+int ex_registry_prepare(struct ex_registry *r, const struct ex_shard_id *id, struct ex_plugin *p,
+	const struct expertd_host *host, const char *which, struct ex_weights *w, struct ex_err *err,
+	struct ex_generation **ret)
 {
-	const uint32_t head[] = {m->dtype, m->rows, m->cols};
-	size_t n = (size_t)m->rows * m->cols * ex_dtype_size(m->dtype), sample = EX_MIN(n, (size_t)SAMPLE_BYTES);
-	EVP_DigestUpdate(c, head, sizeof head);
-	EVP_DigestUpdate(c, m->data, sample);
-	EVP_DigestUpdate(c, (const uint8_t *)m->data + (n - sample) / 2, sample);
-	EVP_DigestUpdate(c, (const uint8_t *)m->data + (n - sample), sample);
-	if (m->scale)
-		EVP_DigestUpdate(c, m->scale, sizeof *m->scale * EX_CEIL_DIV(m->rows, 128) * EX_CEIL_DIV(m->cols, 128));
-}
-
-/* What decides a shard's bits: its weights (samples of each matrix), the plugin's file, and its version, which names
- * the instruction set. */
-static int digest_shard(const struct load *l, char out[static 2 * SHA256_BYTES + 1])
-{
-	uint8_t digest[SHA256_BYTES];
-	const struct ex_plugin *p = l->device->plugin;
-	EVP_MD_CTX *c = EVP_MD_CTX_new();
-	if (!c || !EVP_DigestInit_ex(c, EVP_sha256(), NULL)) {
-		EVP_MD_CTX_free(c);
-		return -ENOMEM;
-	}
-	for (uint32_t i = 0; i < l->id->n_experts; i++) {
-		digest_matrix(c, &l->ffn[i].gate);
-		digest_matrix(c, &l->ffn[i].up);
-		digest_matrix(c, &l->ffn[i].down);
-	}
-	EVP_DigestUpdate(c, ex_plugin_sha256(p), strlen(ex_plugin_sha256(p)));
-	EVP_DigestUpdate(c, ex_plugin_table(p)->version, strlen(ex_plugin_table(p)->version));
-	int ok = EVP_DigestFinal_ex(c, digest, NULL);
-	EVP_MD_CTX_free(c);
-	ex_hex(digest, sizeof digest, out);
-	return ok ? 0 : -EIO;
-}
-
-static int load_generation(struct load *l, struct ex_err *err, struct ex_generation **ret)
-{
-	const struct expertd_plugin *t = ex_plugin_table(l->device->plugin);
-	EX_CLEANUP(ex_freep) struct ex_generation *g = ex_calloc(1, sizeof *g);
-	if (!g)
-		return ex_err_errno(err, -ENOMEM, "cannot load");
-	*g = (struct ex_generation){
-		.magic = GENERATION_MAGIC, .registry = l->r, .id = *l->id, .device = l->device, .bytes = l->bytes};
-	snprintf(g->plugin, sizeof g->plugin, "%s %s", t->name, t->version);
-	char layer[16];
-	snprintf(layer, sizeof layer, "%u", l->id->layer);
-	g->m_rows = ex_metric(EX_M_EXPERT_ROWS, layer);
-	g->m_seconds = ex_metric(EX_M_EXPERT_SECONDS, layer);
-	int rc = digest_shard(l, g->identity);
-	if (rc < 0)
-		return ex_err_errno(err, rc, "cannot compute its identity");
-	g->identity_number = ex_shard_identity(g->identity);
-	rc = t->load(l->device->dev, l->ffn, l->id->n_experts, &g->shard);
-	rc = answer(rc, g->shard);
-	if (rc == -ENOMEM) {
-		char need[EX_BYTES_TEXT_MAX], have[EX_BYTES_TEXT_MAX];
-		return ex_err_set(err, rc, "plugin '%s' found no memory: it needs %s, %s are available", t->name,
-			ex_bytes_text(l->bytes, need), ex_bytes_text(ex_mem_available(), have));
-	}
-	if (rc < 0)
-		return ex_err_errno(err, rc, "plugin '%s' cannot load it", t->name);
-	l->device->n_shards++;
-	*ret = EX_TAKE(g);
-	return 0;
-}
-
-static int load_shard(struct load *l, struct ex_plugin *p, const struct expertd_host *host, const char *which,
-	struct ex_err *err, struct ex_generation **ret)
-{
-	int rc = open_device(l->r, p, host, which, err, &l->device);
-	if (rc < 0)
-		return rc;
-	l->ffn = ex_calloc(l->id->n_experts, sizeof *l->ffn);
-	rc = l->ffn ? find_experts(l, err) : ex_err_errno(err, -ENOMEM, "cannot load");
+	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
+	int rc = check_shard(r, find_slot(r, id->layer, id->first_expert), id, err);
 	if (rc == 0)
-		rc = load_generation(l, err, ret);
-	if (rc == 0) /* packed by now; a plugin that reads the mapping itself gets the pages again */
-		for (uint32_t i = 0; i < l->id->n_experts; i++) {
-			ex_weights_forget(l->w, &l->ffn[i].gate);
-			ex_weights_forget(l->w, &l->ffn[i].up);
-			ex_weights_forget(l->w, &l->ffn[i].down);
-		}
-	free(l->ffn);
+		rc = ex_generation_load(r, id, p, host, which, w, err, ret);
+	if (rc < 0)
+		ex_devices_close(r);
 	return rc;
+}
+
+struct ex_generation *ex_registry_discard(struct ex_generation *g)
+{
+	if (g) {
+		EX_CHECK_OBJ(g, EX_GENERATION_MAGIC);
+		struct ex_registry *r = g->registry;
+		assert(!g->number);
+		ex_generation_unload(g);
+		ex_devices_close(r);
+	}
+	return NULL;
+}
+
+/* A slot's memory for batches, while all of it is not given out: a shard without any is tried on made-up ones. */
+static struct ex_ring *slot_ring(struct ex_registry *r, struct ex_slot *s)
+{
+	size_t n = r->o.record_bytes_each;
+	if (!s->ring && n && r->o.record_bytes - r->record_bytes >= n &&
+		ex_ring_new(n, s->id.n_experts, r->o.d_model, &s->ring) == 0)
+		r->record_bytes += n;
+	return s->ring;
+}
+
+uint32_t ex_registry_publish(struct ex_generation *g, uint64_t linger_until_ns)
+{
+	EX_CHECK_OBJ(g, EX_GENERATION_MAGIC);
+	struct ex_registry *r = g->registry;
+	struct ex_slot *s = find_slot(r, g->id.layer, g->id.first_expert);
+	g->ring = slot_ring(r, s);
+	ex_lock_take(&r->lock);
+	if (!g->number)
+		g->number = ++s->n_generations;
+	struct ex_generation *old = exchange(r, s, g);
+	retire(r, EX_TAKE(s->linger));
+	if (linger_until_ns && old) {
+		s->linger = old;
+		s->linger_until_ns = linger_until_ns;
+	} else
+		retire(r, old);
+	s->error[0] = '\0';
+	s->state = EX_SHARD_READY;
+	uint32_t number = g->number;
+	ex_lock_give(&r->lock);
+	return number;
 }
 
 int ex_registry_load(struct ex_registry *r, const struct ex_shard_id *id, struct ex_plugin *p,
 	const struct expertd_host *host, const char *which, struct ex_weights *w, struct ex_err *err)
 {
-	EX_CHECK_OBJ(r, REGISTRY_MAGIC);
+	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
 	char name[EX_SHARD_NAME_MAX];
 	struct ex_err own = EX_ERR_INIT, *why = err ? err : &own;
-	struct slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
 	struct ex_generation *g = NULL;
-	ex_shard_name(id, name);
-	if (!s || s->id.n_experts != id->n_experts)
-		return ex_err_set(err, -EINVAL,
-			"%s is not one of this fleet's shards (%u experts in %u groups, %u layers)", name,
-			r->o.n_experts, r->o.n_groups, r->o.n_layers);
+	int rc = check_shard(r, s, id, err);
+	if (rc < 0)
+		return rc;
 	ex_lock_take(&r->lock);
 	if (!atomic_load_explicit(&s->live, memory_order_acquire))
 		s->state = EX_SHARD_LOADING;
 	ex_lock_give(&r->lock);
-	struct load l = {.r = r, .id = id, .w = w};
-	int rc = load_shard(&l, p, host, which, why, &g);
-	if (rc < 0)
-		ex_err_prefix(why, "failed to load shard %s", name);
-	ex_lock_take(&r->lock);
-	if (rc == 0) {
-		g->number = ++s->n_generations;
-		publish(r, s, g);
+	rc = ex_generation_load(r, id, p, host, which, w, why, &g);
+	if (rc == 0)
+		ex_registry_publish(g, 0);
+	else {
+		ex_err_prefix(why, "failed to load shard %s", ex_shard_name(id, name));
+		ex_lock_take(&r->lock);
+		snprintf(s->error, sizeof s->error, "%s", ex_err_text(why));
+		s->state = atomic_load_explicit(&s->live, memory_order_acquire) ? EX_SHARD_READY : EX_SHARD_FAILED;
+		ex_lock_give(&r->lock);
 	}
-	snprintf(s->error, sizeof s->error, "%s", rc == 0 ? "" : ex_err_text(why));
-	s->state = atomic_load_explicit(&s->live, memory_order_acquire) ? EX_SHARD_READY : EX_SHARD_FAILED;
-	ex_lock_give(&r->lock);
 	reap(r);
 	return rc;
 }
 
-void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct ex_shard_view *v), void *ctx)
+struct ex_generation *ex_registry_lingering(struct ex_registry *r, const struct ex_shard_id *id)
 {
-	EX_CHECK_OBJ(r, REGISTRY_MAGIC);
+	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	if (!s)
+		return NULL;
+	ex_lock_take(&r->lock);
+	struct ex_generation *g = s->linger;
+	if (g)
+		atomic_fetch_add_explicit(&g->n_pins, 1, memory_order_relaxed);
+	ex_lock_give(&r->lock);
+	return g;
+}
+
+int ex_registry_rollback(struct ex_registry *r, const struct ex_shard_id *id, uint64_t linger_until_ns)
+{
+	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	if (!s)
+		return -ENOENT;
+	ex_lock_take(&r->lock);
+	struct ex_generation *back = EX_TAKE(s->linger);
+	if (back) {
+		s->linger = exchange(r, s, back);
+		s->linger_until_ns = linger_until_ns;
+		s->error[0] = '\0';
+		s->state = EX_SHARD_READY;
+	}
+	ex_lock_give(&r->lock);
+	return back ? 0 : -ENOENT;
+}
+
+int ex_registry_withdraw(struct ex_registry *r, const struct ex_shard_id *id)
+{
+	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	if (!s)
+		return -ENOENT;
+	ex_lock_take(&r->lock);
+	struct ex_generation *old = exchange(r, s, NULL);
+	retire(r, old);
+	retire(r, EX_TAKE(s->linger));
+	s->state = 0;
+	s->error[0] = '\0';
+	ex_lock_give(&r->lock);
+	reap(r);
+	return old ? 0 : -ENOENT;
+}
+
+void ex_registry_settle(struct ex_registry *r, const struct ex_shard_id *id)
+{
+	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	ex_lock_take(&r->lock);
+	const struct ex_generation *g = s ? s->linger : NULL; /* only the loader takes it away to unload it */
+	ex_lock_give(&r->lock);
+	synchronize_rcu();
+	if (g)
+		wait_unpinned(g);
+}
+
+size_t ex_registry_sweep(struct ex_registry *r, uint64_t now_ns)
+{
+	size_t n = 0;
 	ex_lock_take(&r->lock);
 	for (uint32_t i = 0; i < r->n_slots; i++) {
-		const struct slot *s = &r->slot[i];
+		struct ex_slot *s = &r->slot[i];
+		if (s->linger && s->linger_until_ns <= now_ns) {
+			retire(r, EX_TAKE(s->linger));
+			n++;
+		}
+	}
+	ex_lock_give(&r->lock);
+	reap(r);
+	return n;
+}
+
+void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct ex_shard_view *v), void *ctx)
+{
+	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
+	ex_lock_take(&r->lock);
+	for (uint32_t i = 0; i < r->n_slots; i++) {
+		const struct ex_slot *s = &r->slot[i];
 		if (!s->state)
 			continue;
 		struct ex_shard_view v = {.id = s->id, .state = s->state};
@@ -476,6 +397,14 @@ void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct 
 			v.rows = atomic_load_explicit(&g->n_rows, memory_order_relaxed);
 			memcpy(v.plugin, g->plugin, sizeof v.plugin);
 			memcpy(v.identity, g->identity, sizeof v.identity);
+			memcpy(v.sha256, ex_plugin_sha256(g->device->plugin), sizeof v.sha256);
+			v.last_run_ns = atomic_load_explicit(&g->last_run_ns, memory_order_relaxed);
+		}
+		if (s->linger) {
+			v.lingering = s->linger->number;
+			v.linger_until_ns = s->linger_until_ns;
+			memcpy(v.lingering_sha256, ex_plugin_sha256(s->linger->device->plugin),
+				sizeof v.lingering_sha256);
 		}
 		fn(ctx, &v);
 	}
@@ -486,12 +415,16 @@ struct ex_registry *ex_registry_free(struct ex_registry *r)
 {
 	if (!r)
 		return NULL;
-	EX_CHECK_OBJ(r, REGISTRY_MAGIC);
+	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
 	ex_lock_take(&r->lock);
-	for (uint32_t i = 0; i < r->n_slots; i++)
-		publish(r, &r->slot[i], NULL);
+	for (uint32_t i = 0; i < r->n_slots; i++) {
+		retire(r, exchange(r, &r->slot[i], NULL));
+		retire(r, EX_TAKE(r->slot[i].linger));
+	}
 	ex_lock_give(&r->lock);
 	reap(r);
+	for (uint32_t i = 0; i < r->n_slots; i++)
+		ex_ring_free(r->slot[i].ring);
 	ex_lock_done(&r->lock);
 	r->magic = 0;
 	free(r);

@@ -18,9 +18,15 @@ struct ex_generation; /* one loaded shard: (shard id, plugin device, number) */
 enum ex_shard_state { EX_SHARD_LOADING = 1, EX_SHARD_READY, EX_SHARD_FAILED, EX_SHARD_DRAINING };
 const char *ex_shard_state_name(enum ex_shard_state s);
 
+#define EX_SHA256_BYTES 32
+#define EX_IDENTITY_HEX (2 * EX_SHA256_BYTES + 1)
+
 struct ex_registry_opts {
 	uint32_t n_experts, n_groups, n_layers; /* of the model */
+	uint32_t d_model;                       /* of the model; needed for recording only */
 	bool check_finite;                      /* look for NaN in weights while loading */
+	/* Memory for recorded batches: in all, and of one shard. 0: nothing is recorded. */
+	size_t record_bytes, record_bytes_each;
 };
 int ex_registry_new(const struct ex_registry_opts *o, struct ex_registry **ret);
 /* Unloads everything; no work may be in progress. [loader] */
@@ -32,12 +38,42 @@ struct ex_registry *ex_registry_free(struct ex_registry *r);
 int ex_registry_load(struct ex_registry *r, const struct ex_shard_id *id, struct ex_plugin *p,
 	const struct expertd_host *host, const char *which, struct ex_weights *w, struct ex_err *err);
 
+/* Whether a shard's weights fit the memory that is there now: -ENOMEM, needed and available bytes in err. [loader] */
+int ex_registry_check_memory(
+	struct ex_registry *r, const struct ex_shard_id *id, struct ex_weights *w, struct ex_err *err);
+/* As ex_registry_load, but nobody finds it yet: it is to be published or discarded. State and error of the shard stay. [loader] */
+int ex_registry_prepare(struct ex_registry *r, const struct ex_shard_id *id, struct ex_plugin *p,
+	const struct expertd_host *host, const char *which, struct ex_weights *w, struct ex_err *err,
+	struct ex_generation **ret);
+struct ex_generation *ex_registry_discard(struct ex_generation *g); /* [loader] */
+EX_DEFINE_CLEANUP(struct ex_generation, ex_registry_discard)
+/* Takes g: it is the live one from now on, and gets the next number, which is returned. The one before it lingers until then, or is
+ * retired when that is 0; what lingered before is retired. Retired ones are unloaded at the next sweep. [loader] */
+uint32_t ex_registry_publish(struct ex_generation *g, uint64_t linger_until_ns);
+/* The live and the lingering generation change places. -ENOENT: none lingers. [loader] */
+int ex_registry_rollback(struct ex_registry *r, const struct ex_shard_id *id, uint64_t linger_until_ns);
+/* The generation that lingers, pinned; NULL: none. [loader] */
+struct ex_generation *ex_registry_lingering(struct ex_registry *r, const struct ex_shard_id *id);
+/* Unpublishes and unloads the shard, what lingers included. -ENOENT: it is not here. [loader] */
+int ex_registry_withdraw(struct ex_registry *r, const struct ex_shard_id *id);
+/* Waits until the lingering generation is not running any more. [loader] */
+void ex_registry_settle(struct ex_registry *r, const struct ex_shard_id *id);
+/* Unloads what is retired, and what has lingered until now_ns; returns how many of the latter. [loader] */
+size_t ex_registry_sweep(struct ex_registry *r, uint64_t now_ns);
+
 /* The live generation of the shard, pinned; NULL when it is not here. [any] */
 struct ex_generation *ex_registry_pin(struct ex_registry *r, uint32_t layer, uint32_t first_expert);
 void ex_generation_unpin(struct ex_generation *g);
 const struct ex_shard_id *ex_generation_id(const struct ex_generation *g);
 uint32_t ex_generation_number(const struct ex_generation *g);
-uint64_t ex_generation_identity(const struct ex_generation *g); /* ex_shard_identity of its numeric identity */
+uint64_t ex_generation_identity(const struct ex_generation *g);         /* ex_shard_identity of its numeric identity */
+const char *ex_generation_identity_text(const struct ex_generation *g); /* hex */
+const char *ex_generation_plugin(const struct ex_generation *g);        /* "cpu 1.0 avx2" */
+const struct ex_plugin *ex_generation_code(const struct ex_generation *g);
+/* Before it is published: its bits are known to be those of another. [loader] */
+void ex_generation_set_identity(struct ex_generation *g, const char *identity);
+/* plugin->run and nothing else: counted nowhere, recorded nowhere. Nobody else may run g meanwhile. [loader] */
+int ex_generation_try(struct ex_generation *g, const struct expertd_batch *b);
 /* plugin->run, and -EIO bookkeeping; -EPROTO when it answers neither 0 nor -errno. Never twice at once on one generation: the executor sees to it. [worker] */
 int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b);
 
@@ -48,9 +84,12 @@ struct ex_shard_view {
 	struct ex_shard_id id;
 	enum ex_shard_state state; /* READY with an error: the last load failed, an older generation serves on */
 	uint32_t generation;
+	uint32_t lingering; /* number of the generation kept for a rollback; 0: none */
 	uint64_t bytes, rows;
-	char plugin[64];   /* "cpu 1.0 avx2" */
-	char identity[65]; /* numeric identity, hex */
+	uint64_t last_run_ns, linger_until_ns; /* ex_now_ns time; 0: never */
+	char plugin[64];                       /* "cpu 1.0 avx2" */
+	char identity[EX_IDENTITY_HEX];        /* numeric identity, hex */
+	char sha256[65], lingering_sha256[65]; /* of the plugins' files */
 	char error[256];
 };
 /* Calls fn for every shard, ascending by (layer, first_expert). fn must not call back into the registry. [any] */

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The registry from the inside: what registry.c and generation.c share. Layer L2. */
+#ifndef EX_EXPERT_REGISTRY_INT_H
+#define EX_EXPERT_REGISTRY_INT_H
+
+#include "base/lock.h"
+#include "expert/registry.h"
+#include "expert/ring.h"
+#include <stdatomic.h>
+
+#define EX_REGISTRY_MAGIC   0x72656769
+#define EX_GENERATION_MAGIC 0x67656e65
+
+/* An opened device of a plugin, shared by its shards. Loader thread only, but for `which`, which is constant. */
+struct ex_device {
+	struct ex_device *next;
+	struct ex_plugin *plugin;
+	char *which;
+	const struct expertd_host *host;
+	struct expertd_device *dev;
+	uint32_t n_shards;
+};
+
+struct ex_generation {
+	uint32_t magic;
+	struct ex_registry *registry;
+	struct ex_shard_id id;
+	uint32_t number; /* 0: not published yet */
+	struct ex_device *device;
+	struct expertd_shard *shard;
+	uint64_t bytes;
+	char plugin[64], identity[EX_IDENTITY_HEX];
+	uint64_t identity_number;
+	struct ex_metric *m_rows, *m_seconds; /* of its layer */
+	struct ex_ring *ring;                 /* of its slot, once published; NULL: nothing is recorded */
+	_Atomic uint64_t n_rows, last_run_ns;
+	_Atomic uint32_t n_pins;
+	struct ex_generation *next; /* in r->retired; guarded by r->lock */
+};
+
+struct ex_slot {
+	struct ex_shard_id id;
+	_Atomic(struct ex_generation *) live; /* release by the loader, acquire by readers */
+	struct ex_ring *ring;                 /* made at the first publish, [loader] */
+	/* guarded by r->lock */
+	enum ex_shard_state state; /* 0: never asked for */
+	uint32_t n_generations;
+	struct ex_generation *linger; /* unpublished, kept for a rollback */
+	uint64_t linger_until_ns;
+	char error[256];
+};
+
+struct ex_registry {
+	uint32_t magic;
+	struct ex_registry_opts o;
+	struct ex_lock lock;
+	struct ex_device *devices;     /* [loader] */
+	size_t record_bytes;           /* of all rings, [loader] */
+	struct ex_generation *retired; /* unpublished, not yet unloaded; guarded by lock */
+	_Atomic uint64_t revision;
+	uint32_t n_slots;
+	struct ex_slot slot[];
+};
+
+/* What a plugin's function said: 0 or -errno; anything else, and a success without its result, is -EPROTO. */
+int ex_plugin_answer(int rc, const void *result);
+
+/* Loads the shard for no one to find. -ENOMEM and others as ex_registry_load, without the shard's name. [loader] */
+int ex_generation_load(struct ex_registry *r, const struct ex_shard_id *id, struct ex_plugin *p,
+	const struct expertd_host *host, const char *which, struct ex_weights *w, struct ex_err *err,
+	struct ex_generation **ret);
+/* Unloads: nobody can find it, nobody pins it. [loader] */
+void ex_generation_unload(struct ex_generation *g);
+/* Closes the devices that hold no shard. [loader] */
+void ex_devices_close(struct ex_registry *r);
+
+#endif
