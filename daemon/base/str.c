@@ -158,3 +158,26 @@ bool ex_utf8_valid(const char *s, size_t n)
 	}
 	return true;
 }
+
+int ex_write_all(int fd, const void *data, size_t n)
+{
+	const char *at = data;
+	while (n) {
+		ssize_t k = write(fd, at, n);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		at += k;
+		n -= (size_t)k;
+	}
+	return 0;
+}
+
+int ex_sync_dir(const char *dir)
+{
+	EX_CLEANUP(ex_closep) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return -errno;
+	return 0;
+}

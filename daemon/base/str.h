@@ -28,6 +28,10 @@ char *ex_str_take(struct ex_str *b);
 /* Whole file into memory, NUL-terminated, at most max bytes (-EFBIG beyond). Free *ret. */
 struct ex_err;
 int ex_read_file(const char *path, size_t max, struct ex_err *err, char **ret, size_t *ret_n);
+/* All of data to fd. -errno. */
+int ex_write_all(int fd, const void *data, size_t n);
+/* The names in a directory are on the disk when it returns. -errno. */
+int ex_sync_dir(const char *dir);
 
 /* "1.5 GiB", "312 MiB", "87 KiB", "12 B" into buf; returns buf. */
 #define EX_BYTES_TEXT_MAX 24

@@ -39,7 +39,10 @@ struct ex_executor {
 	pthread_cond_t queued;
 	struct ex_work *first, **last; /* guarded by lock */
 	bool stop, abandoned;          /* guarded by lock */
-	_Atomic uint32_t n_rows;       /* queued; written under lock */
+	bool held;                     /* no worker runs this shard; guarded by lock */
+	uint32_t held_layer, held_first_expert;
+	pthread_cond_t idle;     /* a worker is done with a batch while somebody waits to hold its shard */
+	_Atomic uint32_t n_rows; /* queued; written under lock */
 	unsigned n_started;
 	struct worker worker[];
 };
@@ -72,14 +75,42 @@ int ex_executor_submit(struct ex_executor *e, struct ex_work *w)
 	return rc;
 }
 
-static bool is_running(const struct ex_executor *e, const struct ex_work *w)
+/* e->lock is held. */
+static bool is_running(const struct ex_executor *e, uint32_t layer, uint32_t first_expert)
 {
 	for (unsigned i = 0; i < e->n_started; i++) {
 		const struct worker *k = &e->worker[i];
-		if (k->is_busy && k->layer == w->layer && k->first_expert == w->first_expert)
+		if (k->is_busy && k->layer == layer && k->first_expert == first_expert)
 			return true;
 	}
 	return false;
+}
+
+static bool can_run(const struct ex_executor *e, const struct ex_work *w)
+{
+	bool held = e->held && e->held_layer == w->layer && e->held_first_expert == w->first_expert;
+	return !held && !is_running(e, w->layer, w->first_expert);
+}
+
+void ex_executor_hold(struct ex_executor *e, uint32_t layer, uint32_t first_expert)
+{
+	ex_lock_take(&e->lock);
+	assert(!e->held);
+	e->held = true;
+	e->held_layer = layer;
+	e->held_first_expert = first_expert;
+	while (is_running(e, layer, first_expert))
+		ex_cond_wait(&e->idle, &e->lock);
+	ex_lock_give(&e->lock);
+}
+
+void ex_executor_release(struct ex_executor *e)
+{
+	ex_lock_take(&e->lock);
+	e->held = false;
+	if (e->first)
+		pthread_cond_broadcast(&e->queued);
+	ex_lock_give(&e->lock);
 }
 
 static bool meets(const struct ex_work *a, const struct ex_work *b)
@@ -95,8 +126,8 @@ static bool take_batch(struct ex_executor *e, struct worker *k)
 	k->n_works = 0;
 	for (struct ex_work **at = &e->first; *at && k->n_works < BATCH_WORKS_MAX;) {
 		struct ex_work *w = *at;
-		bool take = k->n_works ? meets(w, k->work[0]) && n_rows + rows_of(w) <= e->o.batch_rows_max
-				       : !is_running(e, w);
+		bool take =
+			k->n_works ? meets(w, k->work[0]) && n_rows + rows_of(w) <= e->o.batch_rows_max : can_run(e, w);
 		if (!take) {
 			at = &w->next;
 			continue;
@@ -260,6 +291,8 @@ static void *worker_main(void *arg)
 		run_batch(k, abandoned);
 		ex_lock_take(&e->lock);
 		k->is_busy = false;
+		if (e->held)
+			pthread_cond_signal(&e->idle);
 		/* what was queued for this shard meanwhile can run now, here or on a worker that looked and slept */
 		if (e->first)
 			pthread_cond_signal(&e->queued);
@@ -293,6 +326,7 @@ int ex_executor_new(const struct ex_executor_opts *o, struct ex_err *err, struct
 	e->last = &e->first;
 	ex_lock_init(&e->lock, "executor");
 	ex_cond_init(&e->queued);
+	ex_cond_init(&e->idle);
 	for (unsigned i = 0; i < o->n_workers; i++) {
 		struct worker *k = &e->worker[i];
 		k->e = e;
@@ -338,6 +372,7 @@ struct ex_executor *ex_executor_free(struct ex_executor *e)
 		free(m->weight);
 	}
 	pthread_cond_destroy(&e->queued);
+	pthread_cond_destroy(&e->idle);
 	ex_lock_done(&e->lock);
 	free(e);
 	return NULL;

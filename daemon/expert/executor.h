@@ -44,6 +44,10 @@ void ex_executor_abandon(struct ex_executor *e);
 
 /* 0: done() will be called. -EAGAIN: queue full, -ESHUTDOWN: stopping; done() will not be called. [any] */
 int ex_executor_submit(struct ex_executor *e, struct ex_work *w);
+/* Returns when no worker runs the shard; until the release none will, so that the caller may. Its rows wait meanwhile: be quick. One shard at a
+ * time. [loader] */
+void ex_executor_hold(struct ex_executor *e, uint32_t layer, uint32_t first_expert);
+void ex_executor_release(struct ex_executor *e);
 uint32_t ex_executor_queued_rows(const struct ex_executor *e); /* [any] */
 /* For the watchdog: the turns of the slowest worker. Grows while every worker makes progress or is idle. [any] */
 uint64_t ex_executor_turns(const struct ex_executor *e);

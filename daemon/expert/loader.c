@@ -5,22 +5,18 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "build/id.h"
-#include "expert/elf.h"
+#include "expert/plugin_file.h"
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <openssl/evp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PLUGIN_BYTES_MAX ((size_t)1 << 30)
 #define PLUGIN_FILES_MAX 256
 #define PLUGIN_MAGIC     0x706c7567
-#define SHA256_BYTES     32
 
 /* The frozen head of trunk/ops.h's struct ex_ops. Equal builds mean equal tables. */
 struct ops_head {
@@ -38,7 +34,7 @@ struct ex_plugin {
 	const struct expertd_plugin *table;
 	int score;
 	const char *why;
-	char sha256[2 * SHA256_BYTES + 1];
+	char sha256[EX_PLUGIN_SHA256_HEX];
 	char build_id[EX_BUILD_ID_HEX];
 };
 
@@ -50,82 +46,18 @@ static int copy_path(const struct ex_loader_opts *o, const char *name, char **re
 	return rc < 0 ? -ENOMEM : 0;
 }
 
-static int write_all(int fd, const char *data, size_t n)
-{
-	while (n) {
-		ssize_t k = write(fd, data, n);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return -errno;
-		data += k;
-		n -= (size_t)k;
-	}
-	return 0;
-}
-
-/* A file of this content under its digest's name in private_dir: written whole, then named. */
-static int private_file(const char *dir, const char *sha256, const char *data, size_t n, int *ret_fd)
-{
-	char path[PATH_MAX], temporary[PATH_MAX];
-	if ((size_t)snprintf(path, sizeof path, "%s/%s.so", dir, sha256) >= sizeof path ||
-		(size_t)snprintf(temporary, sizeof temporary, "%s/.%s.%d", dir, sha256, (int)getpid()) >=
-			sizeof temporary)
-		return -ENAMETOOLONG;
-	EX_CLEANUP(ex_closep) int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0500);
-	if (fd < 0)
-		return -errno;
-	int rc = write_all(fd, data, n);
-	if (rc == 0 && rename(temporary, path) < 0)
-		rc = -errno;
-	if (rc < 0) {
-		unlink(temporary);
-		return rc;
-	}
-	/* not held open for writing: that would make the file busy */
-	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
-	return *ret_fd < 0 ? -errno : 0;
-}
-
 static int private_memory(const char *data, size_t n, int *ret_fd)
 {
 	EX_CLEANUP(ex_closep) int fd = memfd_create("expertd-plugin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
-	int rc = write_all(fd, data, n);
+	int rc = ex_write_all(fd, data, n);
 	if (rc == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		rc = -errno;
 	if (rc < 0)
 		return rc;
 	*ret_fd = fd;
 	fd = -1;
-	return 0;
-}
-
-/* The 8 bytes that are looked at before anything is called, or even mapped. */
-static int check_prefix(const struct ex_elf *elf, const char *path, struct ex_err *err)
-{
-	struct {
-		uint16_t major, minor;
-		uint32_t size;
-	} prefix;
-	const uint8_t *at = ex_elf_symbol(elf, "expertd_plugin", sizeof prefix);
-	if (!at)
-		return ex_err_set(err, -ENOEXEC, "'%s' is not a plugin: it does not export expertd_plugin", path);
-	memcpy(&prefix, at, sizeof prefix);
-	if (prefix.major != EXPERTD_ABI_MAJOR)
-		return ex_err_set(err, -EPROTO,
-			"plugin '%s' speaks ABI %u.%u, this daemon %d.%d: the major version must be equal", path,
-			prefix.major, prefix.minor, EXPERTD_ABI_MAJOR, EXPERTD_ABI_MINOR);
-	if (prefix.minor > EXPERTD_ABI_MINOR)
-		return ex_err_set(err, -EPROTO, "plugin '%s' speaks ABI %u.%u, newer than this daemon's %d.%d", path,
-			prefix.major, prefix.minor, EXPERTD_ABI_MAJOR, EXPERTD_ABI_MINOR);
-	if (prefix.size != sizeof(struct expertd_plugin))
-		return ex_err_set(err, -EPROTO, "plugin '%s' has a table of %u bytes where ABI %u.%u has %zu", path,
-			prefix.size, prefix.major, prefix.minor, sizeof(struct expertd_plugin));
-	if (!ex_elf_symbol(elf, "expertd_plugin", prefix.size))
-		return ex_err_set(
-			err, -ENOEXEC, "plugin '%s' exports less than the %u bytes of its table", path, prefix.size);
 	return 0;
 }
 
@@ -156,25 +88,16 @@ static int check_table(const struct expertd_plugin *t, const char *path, struct 
 /* Reads the file, checks it, and leaves a private copy of it in p->fd. */
 static int take_copy(struct ex_plugin *p, const char *private_dir, struct ex_err *err)
 {
-	EX_CLEANUP(ex_freep) char *data = NULL;
-	uint8_t digest[SHA256_BYTES], build_id[EX_ELF_BUILD_ID_MAX];
-	size_t n;
-	int rc = ex_read_file(p->path, PLUGIN_BYTES_MAX, err, &data, &n);
-	if (rc < 0) {
-		ex_err_prefix(err, "plugin");
-		return rc;
-	}
-	const struct ex_elf elf = {.data = (const uint8_t *)data, .size = n};
-	rc = ex_elf_check(&elf, p->path, err);
+	EX_CLEANUP(ex_plugin_file_done) struct ex_plugin_file f = {.n = 0};
+	uint8_t build_id[EX_ELF_BUILD_ID_MAX];
+	int rc = ex_plugin_file_read(&f, p->path, err);
 	if (rc == 0)
-		rc = check_prefix(&elf, p->path, err);
+		rc = ex_plugin_file_check(&f, p->path, err);
 	if (rc < 0)
 		return rc;
-	if (!EVP_Digest(data, n, digest, NULL, EVP_sha256(), NULL))
-		return ex_err_set(err, -EIO, "cannot compute the digest of plugin '%s'", p->path);
-	ex_hex(digest, sizeof digest, p->sha256);
-	ex_hex(build_id, ex_elf_build_id(&elf, build_id), p->build_id);
-	rc = private_dir ? private_file(private_dir, p->sha256, data, n, &p->fd) : private_memory(data, n, &p->fd);
+	memcpy(p->sha256, f.sha256, sizeof p->sha256);
+	ex_hex(build_id, ex_elf_build_id(&f.elf, build_id), p->build_id);
+	rc = private_dir ? ex_plugin_file_keep(&f, private_dir, &p->fd) : private_memory(f.data, f.n, &p->fd);
 	if (rc < 0)
 		return ex_err_errno(
 			err, rc, "cannot copy plugin '%s' to %s", p->path, private_dir ? private_dir : "memory");
