@@ -69,6 +69,14 @@ void ex_devices_close(struct ex_registry *r)
 	}
 }
 
+struct ex_plugin *ex_registry_plugin(struct ex_registry *r, const char *sha256)
+{
+	for (struct ex_device *d = r->devices; d; d = d->next)
+		if (strcmp(ex_plugin_sha256(d->plugin), sha256) == 0)
+			return d->plugin;
+	return NULL;
+}
+
 /* --- loading [loader] ------------------------------------------------------------------------------------ */
 
 /* A shard on its way in. */

@@ -10,8 +10,12 @@ libexpertd_la_SOURCES += \
 	daemon/expert/loader.c daemon/expert/loader.h \
 	daemon/expert/plugin_file.c daemon/expert/plugin_file.h \
 	daemon/expert/pool.c daemon/expert/pool.h \
+	daemon/expert/published.c daemon/expert/published.h \
 	daemon/expert/reference.c daemon/expert/reference.h \
 	daemon/expert/registry.c daemon/expert/registry.h \
 	daemon/expert/service.c daemon/expert/service.h \
+	daemon/expert/swap.c daemon/expert/swap.h daemon/expert/swap_int.h daemon/expert/swap_steps.c \
+	daemon/expert/verify.c daemon/expert/verify.h \
+	daemon/expert/trial.c daemon/expert/trial.h daemon/expert/trial_int.h daemon/expert/trial_child.c \
 	daemon/expert/words.c daemon/expert/words.h
 daemon/expert/loader.lo: build/id.h

@@ -75,6 +75,9 @@ static struct ex_generation *exchange(struct ex_registry *r, struct ex_slot *s, 
 	struct ex_generation *old = atomic_exchange_explicit(&s->live, next, memory_order_acq_rel);
 	/* release: who sees the new number and looks, sees the new state */
 	atomic_fetch_add_explicit(&r->revision, 1, memory_order_release);
+	if (old && next) /* the shard was in use, whichever generation ran */
+		atomic_store_explicit(&next->last_run_ns, atomic_load_explicit(&old->last_run_ns, memory_order_relaxed),
+			memory_order_relaxed);
 	return old;
 }
 
@@ -158,6 +161,17 @@ void ex_generation_set_identity(struct ex_generation *g, const char *identity)
 	assert(!g->number && strlen(identity) < sizeof g->identity);
 	strcpy(g->identity, identity);
 	g->identity_number = ex_shard_identity(identity);
+}
+
+uint32_t ex_registry_width(const struct ex_registry *r)
+{
+	return r->o.d_model;
+}
+
+size_t ex_registry_recorded(struct ex_registry *r, const struct ex_shard_id *id, struct ex_batch **out, size_t max)
+{
+	const struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	return s && s->ring ? ex_ring_copy(s->ring, out, max) : 0;
 }
 
 uint64_t ex_registry_revision(const struct ex_registry *r)

@@ -77,6 +77,13 @@ int ex_generation_try(struct ex_generation *g, const struct expertd_batch *b);
 /* plugin->run, and -EIO bookkeeping; -EPROTO when it answers neither 0 nor -errno. Never twice at once on one generation: the executor sees to it. [worker] */
 int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b);
 
+/* The plugin of this digest that a shard is loaded with, borrowed; NULL: none. [loader] */
+struct ex_plugin *ex_registry_plugin(struct ex_registry *r, const char *sha256);
+uint32_t ex_registry_width(const struct ex_registry *r); /* the model's d_model */
+/* The newest batches (at most max) that the shard computed; newest first, each freed by free(). Returns how many. [loader] */
+struct ex_batch;
+size_t ex_registry_recorded(struct ex_registry *r, const struct ex_shard_id *id, struct ex_batch **out, size_t max);
+
 /* Grows whenever a shard is published or withdrawn. [any] */
 uint64_t ex_registry_revision(const struct ex_registry *r);
 
