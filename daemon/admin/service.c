@@ -2,6 +2,7 @@
 /* The Admin service. One handler per method fills a reply from the rooms; Events may follow. Layer L4. */
 #include "admin/service.h"
 
+#include "admin/shards.h"
 #include "admin/views.h"
 #include "base/clock.h"
 #include "base/lock.h"
@@ -17,16 +18,20 @@
 #define FOLLOWER_BYTES_MAX (1 << 20) /* queued towards a client that does not read: it gets no more until it does */
 #define EVENTS_AT_ONCE     32
 
-enum { METHOD_N = 10 };
+enum { METHOD_N = 14 };
 
 /* One method: unpacks its request, fills a reply in `keep` and returns it packed; NULL: err. [cq] */
 typedef struct ex_out *unary_fn(
 	struct ex_admin *a, const ProtobufCMessage *request, struct ex_keep *keep, struct ex_err *err);
 
+/* Fills what is asked of the swapper from a request. */
+typedef void change_fn(const ProtobufCMessage *request, struct ex_swap_request *q, const char **ret_glob);
+
 struct handler {
 	struct ex_admin *admin;
 	const ProtobufCMessageDescriptor *request;
-	unary_fn *fn; /* NULL: Events */
+	unary_fn *fn;      /* NULL: a stream */
+	change_fn *change; /* of shards; NULL: Events */
 };
 
 /* One Events call. [cq] */
@@ -268,6 +273,58 @@ static void start_events(struct ex_admin *a, struct ex_rpc *rpc, const Expertd__
 		ex_rpc_finish(rpc, EX_STATUS_OK, NULL);
 }
 
+/* --- changes of shards ----------------------------------------------------------------------------------- */
+
+static void fill_swap(const ProtobufCMessage *request, struct ex_swap_request *q, const char **ret_glob)
+{
+	const Expertd__V1__SwapShardsRequest *m = (const Expertd__V1__SwapShardsRequest *)request;
+	q->action = EX_SWAP_SWAP;
+	q->plugin = m->plugin;
+	q->n_verify = m->verify;
+	q->tolerance = m->tolerance;
+	*ret_glob = m->glob;
+}
+
+static void fill_load(const ProtobufCMessage *request, struct ex_swap_request *q, const char **ret_glob)
+{
+	q->action = EX_SWAP_LOAD;
+	*ret_glob = ((const Expertd__V1__LoadShardsRequest *)request)->glob;
+}
+
+static void fill_unload(const ProtobufCMessage *request, struct ex_swap_request *q, const char **ret_glob)
+{
+	const Expertd__V1__UnloadShardsRequest *m = (const Expertd__V1__UnloadShardsRequest *)request;
+	q->action = EX_SWAP_UNLOAD;
+	q->force = m->force;
+	*ret_glob = m->glob;
+}
+
+static void fill_rollback(const ProtobufCMessage *request, struct ex_swap_request *q, const char **ret_glob)
+{
+	q->action = EX_SWAP_ROLLBACK;
+	*ret_glob = ((const Expertd__V1__RollbackShardsRequest *)request)->glob;
+}
+
+static void start_change(struct handler *h, struct ex_rpc *rpc, const ProtobufCMessage *request)
+{
+	struct ex_admin *a = h->admin;
+	struct ex_swap_request q = {.action = EX_SWAP_SWAP};
+	struct ex_err err = EX_ERR_INIT;
+	const char *glob;
+	h->change(request, &q, &glob);
+	int rc = ex_shards_check(&q, glob, &err);
+	ex_lock_take(&a->lock);
+	if (rc == 0 && !a->o.is_expert)
+		rc = ex_err_set(&err, -EINVAL, "this process holds no shards: ask an expert host");
+	else if (rc == 0 && !a->parts.swapper)
+		rc = ex_err_set(&err, -ENOTCONN, "shards cannot be changed while the node is starting or stopping");
+	if (rc == 0)
+		rc = ex_shards_change(a->parts.swapper, &q, rpc, &err);
+	ex_lock_give(&a->lock);
+	if (rc < 0)
+		ex_rpc_finish_errno(rpc, rc, ex_err_text(&err));
+}
+
 /* --- calls ----------------------------------------------------------------------------------------------- */
 
 static void answer(struct handler *h, struct ex_rpc *rpc, const ProtobufCMessage *request)
@@ -298,6 +355,8 @@ static void on_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 	}
 	if (h->fn)
 		answer(h, rpc, request);
+	else if (h->change)
+		start_change(h, rpc, request);
 	else
 		start_events(h->admin, rpc, (const Expertd__V1__EventsRequest *)request);
 	protobuf_c_message_free_unpacked(request, NULL);
@@ -325,20 +384,27 @@ static void fill_methods(struct ex_admin *a)
 		const char *path;
 		const ProtobufCMessageDescriptor *request;
 		unary_fn *fn;
+		change_fn *change;
 	} row[METHOD_N] = {
-		{"/expertd.v1.Admin/Status", &expertd__v1__status_request__descriptor, do_status},
-		{"/expertd.v1.Admin/ListHosts", &expertd__v1__list_hosts_request__descriptor, do_hosts},
-		{"/expertd.v1.Admin/DrainHost", &expertd__v1__drain_host_request__descriptor, do_drain},
-		{"/expertd.v1.Admin/PlanFleet", &expertd__v1__plan_fleet_request__descriptor, do_plan},
-		{"/expertd.v1.Admin/ListShards", &expertd__v1__list_shards_request__descriptor, do_shards},
-		{"/expertd.v1.Admin/ListPlugins", &expertd__v1__list_plugins_request__descriptor, do_plugins},
-		{"/expertd.v1.Admin/Events", &expertd__v1__events_request__descriptor, NULL},
-		{"/expertd.v1.Admin/Metrics", &expertd__v1__metrics_request__descriptor, do_metrics},
-		{"/expertd.v1.Admin/Config", &expertd__v1__config_request__descriptor, do_config},
-		{"/expertd.v1.Admin/Reload", &expertd__v1__reload_request__descriptor, do_reload},
+		{"/expertd.v1.Admin/Status", &expertd__v1__status_request__descriptor, do_status, NULL},
+		{"/expertd.v1.Admin/ListHosts", &expertd__v1__list_hosts_request__descriptor, do_hosts, NULL},
+		{"/expertd.v1.Admin/DrainHost", &expertd__v1__drain_host_request__descriptor, do_drain, NULL},
+		{"/expertd.v1.Admin/PlanFleet", &expertd__v1__plan_fleet_request__descriptor, do_plan, NULL},
+		{"/expertd.v1.Admin/ListShards", &expertd__v1__list_shards_request__descriptor, do_shards, NULL},
+		{"/expertd.v1.Admin/SwapShards", &expertd__v1__swap_shards_request__descriptor, NULL, fill_swap},
+		{"/expertd.v1.Admin/LoadShards", &expertd__v1__load_shards_request__descriptor, NULL, fill_load},
+		{"/expertd.v1.Admin/UnloadShards", &expertd__v1__unload_shards_request__descriptor, NULL, fill_unload},
+		{"/expertd.v1.Admin/RollbackShards", &expertd__v1__rollback_shards_request__descriptor, NULL,
+			fill_rollback},
+		{"/expertd.v1.Admin/ListPlugins", &expertd__v1__list_plugins_request__descriptor, do_plugins, NULL},
+		{"/expertd.v1.Admin/Events", &expertd__v1__events_request__descriptor, NULL, NULL},
+		{"/expertd.v1.Admin/Metrics", &expertd__v1__metrics_request__descriptor, do_metrics, NULL},
+		{"/expertd.v1.Admin/Config", &expertd__v1__config_request__descriptor, do_config, NULL},
+		{"/expertd.v1.Admin/Reload", &expertd__v1__reload_request__descriptor, do_reload, NULL},
 	};
 	for (size_t i = 0; i < METHOD_N; i++) {
-		a->handler[i] = (struct handler){.admin = a, .request = row[i].request, .fn = row[i].fn};
+		a->handler[i] = (struct handler){
+			.admin = a, .request = row[i].request, .fn = row[i].fn, .change = row[i].change};
 		a->method[i] = (struct ex_method){
 			.path = row[i].path,
 			.message_bytes_max = REQUEST_BYTES_MAX,

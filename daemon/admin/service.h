@@ -5,6 +5,7 @@
 #define EX_ADMIN_SERVICE_H
 
 #include "engine/engine.h"
+#include "expert/swap.h"
 #include "net/server.h"
 
 struct ex_admin;
@@ -33,6 +34,7 @@ struct ex_admin *ex_admin_free(struct ex_admin *a);
 struct ex_admin_parts {
 	struct ex_weights *weights;
 	struct ex_registry *registry;
+	struct ex_swapper *swapper;
 	struct ex_dispatch *dispatch;
 	struct ex_engine *engine;
 	char expert_plugin[64]; /* "cpu 1.0 avx2" */

@@ -2,6 +2,7 @@
 /* Replies of the Admin service, filled from the rooms. Layer L4. */
 #include "admin/views.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "engine/place.h"
@@ -280,6 +281,11 @@ static void add_local_shard(void *ctx, const struct ex_shard_view *v)
 	m->info->bytes = v->bytes;
 	m->info->state = ex_keep_text(s->k, ex_shard_state_name(v->state));
 	m->info->error = ex_keep_text(s->k, v->error);
+	m->plugin_sha256 = ex_keep_text(s->k, v->sha256);
+	m->lingering = v->lingering;
+	uint64_t now = ex_now_ns();
+	if (v->linger_until_ns > now)
+		m->lingering_seconds = (double)(v->linger_until_ns - now) / (double)EX_NS_PER_S;
 	append_shard(s, m);
 }
 

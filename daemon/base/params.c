@@ -11,7 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define LIST_MAX 4096 /* items of a list that states no limit of its own */
+#define DIGEST_HEX 64   /* of a sha256 */
+#define LIST_MAX   4096 /* items of a list that states no limit of its own */
 
 enum { LIVE = 1, RESTART = 0 };
 
@@ -77,6 +78,7 @@ static void free_value(const struct ex_param *row, void *value)
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
 	case EX_PARAM_WORDS:
+	case EX_PARAM_DIGESTS:
 		free_list(value);
 		break;
 	default:
@@ -143,6 +145,10 @@ void ex_param_allowed(const struct ex_param *row, struct ex_str *out)
 		break;
 	case EX_PARAM_WORDS:
 		ex_str_addf(out, "at most %llu globs, separated by blanks",
+			(unsigned long long)(row->max ? row->max : LIST_MAX));
+		break;
+	case EX_PARAM_DIGESTS:
+		ex_str_addf(out, "at most %llu sha256 digests or absolute paths, separated by blanks",
 			(unsigned long long)(row->max ? row->max : LIST_MAX));
 		break;
 	case EX_PARAM_U32:
@@ -318,6 +324,11 @@ static int check_item(const struct ex_param *row, const char *item, struct ex_er
 		ex_err_set(&why, -EINVAL, "'%s' is not KEY=VALUE", item);
 		return refuse(row, why.text, err);
 	}
+	if (row->type == EX_PARAM_DIGESTS && *item != '/' &&
+		(strlen(item) != DIGEST_HEX || item[strspn(item, "0123456789abcdefABCDEF")])) {
+		ex_err_set(&why, -EINVAL, "'%s' is neither", item);
+		return refuse(row, why.text, err);
+	}
 	return 0;
 }
 
@@ -358,6 +369,7 @@ static int set_value(const struct ex_param *row, const char *text, const char *f
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
 	case EX_PARAM_WORDS:
+	case EX_PARAM_DIGESTS:
 		return set_list(row, text, value, err);
 	case EX_PARAM_U32:
 	case EX_PARAM_AUTO:
@@ -439,6 +451,7 @@ void ex_params_print(const struct ex_params *p, const struct ex_param *row, stru
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
 	case EX_PARAM_WORDS:
+	case EX_PARAM_DIGESTS:
 		list = value;
 		for (size_t i = 0; i < list->n; i++)
 			ex_str_addf(out, "%s%s", i ? " " : "", list->v[i]);

@@ -28,6 +28,7 @@ void ex_house_show(struct ex_house *h)
 {
 	h->shown.weights = h->weights;
 	h->shown.registry = h->registry;
+	h->shown.swapper = h->swapper;
 	h->shown.dispatch = h->dispatch;
 	h->shown.engine = h->engine;
 	ex_admin_show(h->admin, &h->shown);
@@ -221,10 +222,16 @@ struct ex_house *ex_house_free(struct ex_house *h)
 
 /* --- while it serves ------------------------------------------------------------------------------------- */
 
+struct counts {
+	unsigned state[EX_SHARD_DRAINING + 1], live, lingering;
+};
+
 static void count_state(void *ctx, const struct ex_shard_view *v)
 {
-	unsigned *n = ctx;
-	n[v->state]++;
+	struct counts *n = ctx;
+	n->state[v->state]++;
+	n->live += v->generation != 0;
+	n->lingering += v->lingering != 0;
 }
 
 static void set_gauges(struct ex_house *h)
@@ -232,10 +239,12 @@ static void set_gauges(struct ex_house *h)
 	ex_metric_set(ex_metric(EX_M_RESIDENT_BYTES, NULL), (double)ex_mem_resident());
 	if (!h->registry)
 		return;
-	unsigned n[EX_SHARD_DRAINING + 1] = {0};
-	ex_registry_each(h->registry, count_state, n);
+	struct counts n = {.live = 0};
+	ex_registry_each(h->registry, count_state, &n);
 	for (enum ex_shard_state s = EX_SHARD_LOADING; s <= EX_SHARD_DRAINING; s++)
-		ex_metric_set(ex_metric(EX_M_SHARDS, ex_shard_state_name(s)), n[s]);
+		ex_metric_set(ex_metric(EX_M_SHARDS, ex_shard_state_name(s)), n.state[s]);
+	ex_metric_set(ex_metric(EX_M_GENERATIONS, "live"), n.live);
+	ex_metric_set(ex_metric(EX_M_GENERATIONS, "lingering"), n.lingering);
 }
 
 /* STATUS=, when it is another than the last one. */
@@ -307,6 +316,8 @@ size_t ex_house_threads(const struct ex_house *h, struct ex_house_thread out[sta
 			out[n++] = (struct ex_house_thread){loops[i].name, ex_loop_turns(loops[i].loop)};
 	if (h->executor)
 		out[n++] = (struct ex_house_thread){"executor", ex_executor_turns(h->executor)};
+	if (h->swapper)
+		out[n++] = (struct ex_house_thread){"loader", ex_swapper_turns(h->swapper)};
 	if (h->engine)
 		out[n++] = (struct ex_house_thread){"engine", ex_engine_turns(h->engine)};
 	return n;

@@ -7,16 +7,20 @@
 #include "fleet/placement.h"
 #include <config.h> /* of the build; not core/config.h */
 #include <stdio.h>
+#include <string.h>
 
-/* Loads one shard. A failure is told and survived: the others are served. True when it is loaded. */
+/* Loads one shard. A failure is told and survived: the others are served. True when it is loaded, or unloaded by an operator. */
 static bool load_shard(struct ex_house *h, const struct ex_shard_id *id)
 {
 	struct ex_err err = EX_ERR_INIT;
 	char name[EX_SHARD_NAME_MAX];
 	ex_shard_name(id, name);
 	const struct ex_field fields[] = {{"EX_SHARD", name}, {"EX_PLUGIN", h->expert_host.name}, {NULL, NULL}};
-	int rc = ex_registry_load(
-		h->registry, id, h->expert_plugin, &h->expert_host.host, h->p->expert_device, h->weights, &err);
+	int rc = ex_house_load_published(h, id, &err);
+	if (rc == -ENOENT) {
+		ex_log(LOG_NOTICE, "shard %s was unloaded by an operator, and stays so", name);
+		return true;
+	}
 	if (rc < 0)
 		ex_event(EX_EV_SHARD_FAILED, fields, "%s; it is not served here", ex_err_text(&err));
 	else
@@ -36,16 +40,40 @@ static void tell_memory(struct ex_house *h, size_t n_shards, uint64_t n_experts)
 		ex_bytes_text(available, there));
 }
 
+static bool is_configured(const struct ex_house *h, const struct ex_shard_id *id)
+{
+	for (size_t i = 0; i < h->n_configured; i++)
+		if (memcmp(&h->configured[i], id, sizeof *id) == 0)
+			return true;
+	return false;
+}
+
+/* Those that the configuration asks for, and those that an operator loaded. */
+static int list_shards(struct ex_house *h, struct ex_err *err, struct ex_shard_id **ret, size_t *ret_n)
+{
+	size_t n = h->n_configured, n_published = ex_published_n(h->published);
+	struct ex_shard_id *list = ex_calloc(n + n_published, sizeof *list);
+	if (!list)
+		return ex_err_errno(err, -ENOMEM, "cannot list the shards");
+	memcpy(list, h->configured, n * sizeof *list);
+	for (size_t i = 0; i < n_published; i++) {
+		const struct ex_published_entry *e = ex_published_at(h->published, i);
+		if (e->added && !is_configured(h, &e->id)) /* it may ask for it by now */
+			list[n++] = e->id;
+	}
+	*ret = list;
+	*ret_n = n;
+	return 0;
+}
+
 static int load_shards(struct ex_house *h, struct ex_err *err)
 {
 	EX_CLEANUP(ex_freep) struct ex_shard_id *list = NULL;
 	size_t n = 0, n_loaded = 0;
 	uint64_t n_experts = 0;
-	const struct ex_text_list *globs = &h->p->expert_shards;
-	int rc = ex_placement_select(
-		ex_weights_config(h->weights), h->n_groups, (const char *const *)globs->v, globs->n, err, &list, &n);
+	int rc = list_shards(h, err, &list, &n);
 	if (rc < 0)
-		return ex_err_prefix(err, "[expert] shards");
+		return rc;
 	for (size_t i = 0; i < n; i++)
 		n_experts += list[i].n_experts;
 	tell_memory(h, n, n_experts);
@@ -154,17 +182,29 @@ int ex_house_build_experts(struct ex_house *h, struct ex_err *err)
 		err, &h->expert_host, &h->expert_plugin);
 	if (rc < 0)
 		return ex_err_prefix(err, "[expert] plugin");
-	const struct ex_registry_opts ro = {.n_experts = c->n_experts,
+	const struct ex_text_list *globs = &p->expert_shards;
+	rc = ex_placement_select(
+		c, h->n_groups, (const char *const *)globs->v, globs->n, err, &h->configured, &h->n_configured);
+	if (rc < 0)
+		return ex_err_prefix(err, "[expert] shards");
+	const struct ex_registry_opts ro = {
+		.n_experts = c->n_experts,
 		.n_groups = h->n_groups,
 		.n_layers = c->n_layers,
-		.check_finite = p->model_check_finite};
+		.d_model = c->d_model,
+		.check_finite = p->model_check_finite,
+		.record_bytes = p->expert_record_bytes,
+		.record_bytes_each = p->expert_record_bytes / EX_MAX(h->n_configured, (size_t)1),
+	};
 	rc = ex_registry_new(&ro, &h->registry);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot make the shard registry");
 	snprintf(h->shown.expert_plugin, sizeof h->shown.expert_plugin, "%s", h->expert_host.name);
 	h->shown.expert_threads = (unsigned)atoi(h->expert_host.threads);
 	ex_house_show(h);
-	rc = load_shards(h, err);
+	rc = ex_house_open_published(h, err);
+	if (rc == 0)
+		rc = load_shards(h, err);
 	if (rc < 0)
 		return rc;
 	ex_registry_each(h->registry, keep_plugin_text, h);
@@ -176,8 +216,11 @@ int ex_house_build_experts(struct ex_house *h, struct ex_err *err)
 		.queue_rows_max = p->expert_queue_rows_max,
 	};
 	rc = ex_executor_new(&eo, err, &h->executor);
+	if (rc == 0)
+		rc = ex_house_build_swapper(h, err);
 	if (rc < 0)
 		return rc;
+	ex_house_show(h);
 	rc = start_service(h, err);
 	return rc == 0 && ex_config_registers(p) ? ex_house_register(h, err) : rc;
 }
@@ -189,6 +232,8 @@ void ex_house_free_experts(struct ex_house *h)
 		h->expert_server = ex_server_stop(h->expert_server, 0);
 	if (h->expert_data_server)
 		h->expert_data_server = ex_server_stop(h->expert_data_server, 0);
+	if (h->swapper) /* it runs shards, and the executor lends them */
+		h->swapper = ex_swapper_free(h->swapper);
 	if (h->executor) { /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */
 		ex_executor_abandon(h->executor);
 		h->executor = ex_executor_free(h->executor);
@@ -197,5 +242,6 @@ void ex_house_free_experts(struct ex_house *h)
 		h->experts_service = ex_experts_service_free(h->experts_service);
 	if (h->registry)
 		h->registry = ex_registry_free(h->registry);
+	ex_house_free_published(h);
 	ex_plugin_unrefp(&h->expert_plugin);
 }

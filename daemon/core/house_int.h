@@ -70,7 +70,13 @@ struct ex_house {
 	struct ex_plugin *expert_plugin;
 	struct ex_plugin_host expert_host;
 	struct ex_registry *registry;
+	struct ex_published *published;
+	struct ex_shard_id *shards, *configured; /* all of the fleet; those that the configuration asks for */
+	size_t n_shards, n_configured;
+	char **trial_options; /* of the plugin, "threads=.." among them; [n_trial_options] */
+	size_t n_trial_options;
 	struct ex_executor *executor;
+	struct ex_swapper *swapper;
 	struct ex_experts_service *experts_service;
 	struct ex_server *expert_server, *expert_data_server; /* data: plain text, with [tls] mode = control */
 	struct ex_registrar *registrar;                       /* in etcd; NULL also once the process is stopping */
@@ -95,6 +101,12 @@ struct ex_house {
 int ex_house_build_admin(struct ex_house *h, struct ex_err *err);   /* [loader] */
 void ex_house_free_admin(struct ex_house *h);                       /* [main] after its server is stopped */
 int ex_house_build_experts(struct ex_house *h, struct ex_err *err); /* [loader] */
+/* What operators made of the configured shards. [loader] */
+int ex_house_open_published(struct ex_house *h, struct ex_err *err);
+/* Loads a shard as it was published last; with the configured plugin if that fails. -ENOENT: it was unloaded. [loader] */
+int ex_house_load_published(struct ex_house *h, const struct ex_shard_id *id, struct ex_err *err);
+int ex_house_build_swapper(struct ex_house *h, struct ex_err *err); /* [loader] */
+void ex_house_free_published(struct ex_house *h);                   /* [main] */
 void ex_house_free_experts(struct ex_house *h);                     /* [main] */
 int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] once the experts are served */
 int ex_house_build_router(struct ex_house *h, struct ex_err *err);  /* [loader] */

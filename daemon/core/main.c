@@ -6,6 +6,7 @@
 #include "core/config.h"
 #include "core/exit.h"
 #include "core/lifecycle.h"
+#include "expert/trial.h"
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -139,6 +140,8 @@ int main(int argc, char **argv)
 	struct ex_config_errors errors = {0};
 	struct ex_params params;
 	int status;
+	if (argc == 2 && strcmp(argv[1], EX_TRIAL_OPTION) == 0) /* a child of ours */
+		return ex_trial_main();
 	if (!fill_standard_fds())
 		return EX_EXIT_FAILURE;
 	if (!parse_options(argc, argv, &o, &status))

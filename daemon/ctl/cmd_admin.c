@@ -66,7 +66,8 @@ int ctl_cmd_status(struct ctl *c, int argc, char **argv)
 
 int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv)
 {
-	static const char *const heads[] = {"SHARD", "STATE", "GEN", "SIZE", "PLUGIN", "IDENTITY", "HOSTS", "WHY"};
+	static const char *const heads[] = {
+		"SHARD", "STATE", "GEN", "ROLLBACK", "SIZE", "PLUGIN", "IDENTITY", "HOSTS", "WHY"};
 	Expertd__V1__ListShardsRequest q = EXPERTD__V1__LIST_SHARDS_REQUEST__INIT;
 	Expertd__V1__ListShardsReply *r;
 	struct ctl_table t;
@@ -79,7 +80,7 @@ int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv)
 	for (size_t i = 0; i < r->n_shards; i++) {
 		const Expertd__V1__Shard *s = r->shards[i];
 		const Expertd__V1__ShardInfo *v = s->info;
-		char bytes[EX_BYTES_TEXT_MAX];
+		char bytes[EX_BYTES_TEXT_MAX], left[32];
 		struct ex_str hosts = EX_STR_INIT;
 		for (size_t k = 0; k < s->n_hosts; k++)
 			ex_str_addf(&hosts, "%s%s", k ? "," : "", s->hosts[k]);
@@ -87,6 +88,10 @@ int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv)
 		ctl_table_cell(&t, "%s", *v->state ? v->state : s->n_hosts ? "ready" : "missing");
 		if (v->generation)
 			ctl_table_cell(&t, "%u", v->generation);
+		else
+			ctl_table_cell(&t, "-");
+		if (s->lingering)
+			ctl_table_cell(&t, "%u for %s", s->lingering, ctl_seconds_text(s->lingering_seconds, left));
 		else
 			ctl_table_cell(&t, "-");
 		ctl_table_cell(&t, "%s", v->bytes ? ex_bytes_text(v->bytes, bytes) : "-");

@@ -110,6 +110,10 @@ int ctl_cmd_fleet_plan(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_drain(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_resume(struct ctl *c, int argc, char **argv);
 int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_shard_swap(struct ctl *c, int argc, char **argv);
+int ctl_cmd_shard_rollback(struct ctl *c, int argc, char **argv);
+int ctl_cmd_shard_load(struct ctl *c, int argc, char **argv);
+int ctl_cmd_shard_unload(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_list(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_check(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_show(struct ctl *c, int argc, char **argv);
@@ -121,6 +125,6 @@ int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
-	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[];
+	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_swap[], ctl_opts_unload[];
 
 #endif

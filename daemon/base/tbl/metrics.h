@@ -24,6 +24,8 @@ EX_METRIC(IDENTITY_CHANGES, "expertd_identity_changes_total", EX_COUNTER, NULL, 
 EX_METRIC(EXPERT_ROWS, "expertd_expert_rows_total", EX_COUNTER, "layer", "Token rows computed by local shards.")
 EX_METRIC(EXPERT_SECONDS, "expertd_expert_run_seconds", EX_HISTOGRAM, "layer", "One plugin run of one shard.")
 EX_METRIC(SHARDS, "expertd_shards", EX_GAUGE, "state", "Local shards by state.")
+EX_METRIC(GENERATIONS, "expertd_shard_generations", EX_GAUGE, "state", "Loaded generations of local shards: live, and lingering for a rollback.")
+EX_METRIC(SWAPS, "expertd_shard_swaps_total", EX_COUNTER, "result", "Changes of shards by operators: live, refused, rolled_back, loaded, unloaded.")
 EX_METRIC(RESIDENT_BYTES, "expertd_resident_memory_bytes", EX_GAUGE, NULL, "Resident memory of the process.")
 EX_METRIC(TLS_EXPIRY, "expertd_tls_certificate_expiry_seconds", EX_GAUGE, NULL, "Until the certificate of this process ends, or one of the chain above it; negative afterwards.")
 EX_METRIC(TLS_REFUSED, "expertd_tls_refused_total", EX_COUNTER, NULL, "Calls refused for the name in the caller's certificate.")

@@ -3,7 +3,7 @@
  *
  * EX_SECTION(section, text)
  * EX_PARAM(section, key, type, unit, default, min, max, reload, text)
- *   type     STR NAME PATH FILE ADDR ADDRS GLOBS PAIRS WORDS U32 AUTO (a U32, or "auto": 0) BYTES BYTES_AUTO BOOL ENUM
+ *   type     STR NAME PATH FILE ADDR ADDRS GLOBS PAIRS WORDS DIGESTS U32 AUTO (a U32, or "auto": 0) BYTES BYTES_AUTO BOOL ENUM
  *   unit     of a number, for people; the choices "a|b|c" of an ENUM
  *   default  as it would be written in a file; "" leaves it unset
  *   min, max of a number or of the length of a list or text; 0, 0: the type's own
@@ -39,6 +39,11 @@ EX_PARAM(expert, workers, U32, "", "1", 1, 256, RESTART, "Shards that are comput
 EX_PARAM(expert, batch_rows_max, U32, "rows", "1024", 1, 8192, RESTART, "Rows given to the plugin in one call.")
 EX_PARAM(expert, queue_rows_max, U32, "rows", "65536", 1, 16777216, RESTART, "Rows queued in all; work beyond it is refused.")
 EX_PARAM(expert, reply_bytes_max, BYTES, "", "256M", 1048576, 68719476736, RESTART, "Replies queued towards one router that does not read; beyond it the stream is ended.")
+
+EX_PARAM(expert, allow_plugins, DIGESTS, "", "", 0, 256, RESTART, "Plugins that shards may be swapped to, beside those in plugin_dir: sha256 digests, and absolute paths of files that list such, one at the start of each line. The files are read at each swap.")
+EX_PARAM(expert, linger_s, U32, "s", "300", 0, 86400, RESTART, "How long a generation that was replaced stays loaded, for shard rollback. It goes sooner when its memory is needed.")
+EX_PARAM(expert, swap_deadline_s, U32, "s", "120", 1, 3600, RESTART, "A plugin under trial that does not return from a call within it has failed.")
+EX_PARAM(expert, record_bytes, BYTES, "", "32M", 0, 17179869184, RESTART, "Memory for samples of recent batches, shared out among the shards: a swap is verified on them. 0: it is verified on random rows.")
 
 EX_SECTION(router, "Its presence makes the process a router.")
 EX_PARAM(router, listen, ADDR, "", "127.0.0.1:7100", 0, 0, RESTART, "Where clients reach the Router service (gRPC: Router, health, reflection).")

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The example plugin with the mistake that the host's option "mistake" names: what the conformance suite must find. */
+/* The example plugin with the mistake that the host's option "mistake" names, or WRONG_MISTAKE: what the conformance suite, and the trial
+ * before a swap, must find. */
 #define expertd_plugin example_table /* the struct of that name, too */
 #include "example.c"
 #undef expertd_plugin
@@ -9,7 +10,11 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-static const char *mistake = "";
+#ifndef WRONG_MISTAKE
+#define WRONG_MISTAKE ""
+#endif
+
+static const char *mistake = WRONG_MISTAKE;
 
 static bool makes(const char *name)
 {
@@ -19,7 +24,7 @@ static bool makes(const char *name)
 static int wrong_open(const struct expertd_host *host, const char *which, struct expertd_device **ret)
 {
 	const char *option = host->option(host->ctx, "mistake");
-	mistake = option ? option : "";
+	mistake = option ? option : WRONG_MISTAKE;
 	if (makes("files"))
 		(void)!open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int rc = example_open(host, makes("any_device") ? "0" : which, ret);
@@ -39,6 +44,10 @@ static int wrong_load(
 {
 	if (makes("leaks"))
 		lose(1 << 18);
+	if (makes("crashes_at_load"))
+		raise(SIGSEGV);
+	if (makes("hangs_at_load"))
+		pause();
 	if (makes("any_dtype") && experts[0].up.dtype == 99) {
 		struct expertd_ffn one = experts[0];
 		one.up.dtype = EXPERTD_F32;
