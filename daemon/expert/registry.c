@@ -179,9 +179,10 @@ uint64_t ex_registry_revision(const struct ex_registry *r)
 	return atomic_load_explicit(&r->revision, memory_order_acquire);
 }
 
-/* Takes every shard of a sick device out of service; one that was replaced lately goes back to what it was. */
-static void drain_device(struct ex_registry *r, const struct ex_device *d)
+void ex_generation_fail(struct ex_generation *failed)
 {
+	struct ex_registry *r = failed->registry;
+	const struct ex_device *d = failed->device;
 	ex_lock_take(&r->lock);
 	for (uint32_t i = 0; i < r->n_slots; i++) {
 		struct ex_slot *s = &r->slot[i];
@@ -211,7 +212,7 @@ int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b)
 		if (g->ring)
 			ex_ring_offer(g->ring, b, end_ns);
 	} else if (rc == -EIO)
-		drain_device(g->registry, g->device);
+		ex_generation_fail(g);
 	return rc;
 }
 

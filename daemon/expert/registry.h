@@ -74,6 +74,8 @@ const struct ex_plugin *ex_generation_code(const struct ex_generation *g);
 void ex_generation_set_identity(struct ex_generation *g, const char *identity);
 /* plugin->run and nothing else: counted nowhere, recorded nowhere. Nobody else may run g meanwhile. [loader] */
 int ex_generation_try(struct ex_generation *g, const struct expertd_batch *b);
+/* g's device is sick: every shard that it computes goes out of service, or, when it was replaced lately, back to the generation before. [any] */
+void ex_generation_fail(struct ex_generation *g);
 /* plugin->run, and -EIO bookkeeping; -EPROTO when it answers neither 0 nor -errno. Never twice at once on one generation: the executor sees to it. [worker] */
 int ex_generation_run(struct ex_generation *g, const struct expertd_batch *b);
 

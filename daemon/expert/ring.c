@@ -107,7 +107,8 @@ static uint32_t count_assignments(const struct expertd_batch *b, uint32_t n_toke
 int ex_ring_new(size_t bytes, uint32_t n_experts, uint32_t d_model, struct ex_ring **ret)
 {
 	size_t one = batch_bytes(n_experts, 1, n_experts, d_model, EXPERTD_F32);
-	size_t least = batch_bytes(n_experts, ROWS_MIN, ROWS_MIN * n_experts, d_model, EXPERTD_F32);
+	size_t least = 2 * EX_CACHELINE + /* of alignment */
+		       batch_bytes(n_experts, ROWS_MIN, ROWS_MIN * n_experts, d_model, EXPERTD_F32);
 	if (!one || bytes < one)
 		return -ENOSPC;
 	size_t n = EX_MAX(EX_MIN(bytes / least, (size_t)EX_RING_BATCHES_MAX), (size_t)1);

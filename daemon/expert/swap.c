@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define IDLE_NS (250 * EX_NS_PER_MS) /* a sign of life, and a look at what lingers, this often */
-#define USED_NS (10 * EX_NS_PER_S)   /* a shard that ran within it is in use */
+#define STRAYS_MAX 64
+#define IDLE_NS    (250 * EX_NS_PER_MS) /* a sign of life, and a look at what lingers, this often */
+#define USED_NS    (10 * EX_NS_PER_S)   /* a shard that ran within it is in use */
 
 const char *ex_swap_step_name(enum ex_swap_step s)
 {
@@ -268,6 +269,54 @@ static bool is_used(void *ctx, const char *sha256)
 	return c.found;
 }
 
+/* Shards that went back to the generation before by themselves: its device failed. */
+struct strays {
+	struct ex_swapper *s;
+	struct ex_shard_id id[STRAYS_MAX];
+	size_t n;
+};
+
+static void look_for_stray(void *ctx, const struct ex_shard_view *v)
+{
+	struct strays *l = ctx;
+	const struct ex_published_entry *e = ex_published_find(l->s->o.published, &v->id);
+	const char *want = e && *e->sha256 ? e->sha256 : ex_plugin_sha256(l->s->o.plugin);
+	if (e && v->generation && strcmp(v->sha256, want) != 0 && l->n < STRAYS_MAX)
+		l->id[l->n++] = v->id;
+}
+
+/* Writes down what serves now, and tells. */
+static void follow(struct ex_swapper *s)
+{
+	uint64_t revision = ex_registry_revision(s->o.registry);
+	struct strays l = {.s = s};
+	if (revision == s->revision)
+		return;
+	ex_registry_each(s->o.registry, look_for_stray, &l);
+	for (size_t i = 0; i < l.n; i++) {
+		struct ex_err err = EX_ERR_INIT;
+		struct ex_swap_report r = {.action = EX_SWAP_ROLLBACK, .step = EX_STEP_DONE};
+		struct ex_generation *g = ex_registry_pin(s->o.registry, l.id[i].layer, l.id[i].first_expert);
+		if (!g)
+			continue;
+		ex_shard_name(&l.id[i], r.shard);
+		r.generation = ex_generation_number(g);
+		snprintf(r.plugin, sizeof r.plugin, "%s", ex_generation_plugin(g));
+		snprintf(r.text, sizeof r.text, "the device of the generation after it failed");
+		if (swap_publish_entry(s, g, &err) < 0) {
+			r.failed = true;
+			r.step = EX_STEP_PUBLISH;
+			snprintf(r.text, sizeof r.text,
+				"it serves again since a device failed, but a restart will not know: %.300s",
+				ex_err_text(&err));
+		}
+		ex_generation_unpin(g);
+		if (s->o.told)
+			s->o.told(s->o.ctx, &r);
+	}
+	s->revision = l.n < STRAYS_MAX ? revision : 0;
+}
+
 static void free_job(struct swap_job *j)
 {
 	free(j->plugin);
@@ -312,8 +361,11 @@ static void *swapper_main(void *arg)
 		if (j) {
 			run_job(s, j);
 			finish_job(s, j);
-		} else if (ex_registry_sweep(s->o.registry, ex_now_ns()))
-			ex_published_collect(s->o.published, is_used, s);
+		} else {
+			follow(s);
+			if (ex_registry_sweep(s->o.registry, ex_now_ns()))
+				ex_published_collect(s->o.published, is_used, s);
+		}
 		ex_lock_take(&s->lock);
 	}
 	ex_lock_give(&s->lock);

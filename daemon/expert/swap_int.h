@@ -27,6 +27,7 @@ struct ex_swapper {
 	_Atomic bool stop;              /* set under lock */
 	_Atomic uint64_t turn_ns;       /* when it was last idle, or began a step */
 	_Atomic bool busy;              /* in a step */
+	uint64_t revision; /* of the registry, when it was last compared with the published set; [loader] */
 	/* [loader] plugins that went live once */
 	char trusted[SWAP_TRUSTED_MAX][65];
 	unsigned n_trusted;

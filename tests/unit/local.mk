@@ -202,6 +202,45 @@ tests_unit_plugins_wrong_la_SOURCES = tests/unit/plugins/wrong.c
 tests_unit_plugins_wrong_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
 tests_unit_plugins_wrong_la_LIBADD = -lm
 
+# The same with a mistake built in, for the swapper's test. _at_40: only with experts as those of its checkpoint, of a shape that the suite does not use.
+WRONG_PLUGINS = tests/unit/plugins/wrong_load_crash.la tests/unit/plugins/wrong_load_hang.la tests/unit/plugins/wrong_leak.la \
+	tests/unit/plugins/wrong_crash_at_40.la tests/unit/plugins/wrong_after_at_40.la tests/unit/plugins/wrong_inexact_at_40.la
+check_LTLIBRARIES += $(WRONG_PLUGINS)
+tests_unit_plugins_wrong_load_crash_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_load_crash_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MISTAKE='"crashes_at_load"'
+tests_unit_plugins_wrong_load_crash_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_load_crash_la_LIBADD = -lm
+tests_unit_plugins_wrong_load_hang_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_load_hang_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MISTAKE='"hangs_at_load"'
+tests_unit_plugins_wrong_load_hang_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_load_hang_la_LIBADD = -lm
+tests_unit_plugins_wrong_leak_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_leak_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MISTAKE='"leaks"'
+tests_unit_plugins_wrong_leak_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_leak_la_LIBADD = -lm
+tests_unit_plugins_wrong_crash_at_40_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_crash_at_40_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MISTAKE='"crashes_at_40"'
+tests_unit_plugins_wrong_crash_at_40_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_crash_at_40_la_LIBADD = -lm
+tests_unit_plugins_wrong_after_at_40_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_after_at_40_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MISTAKE='"after_at_40"'
+tests_unit_plugins_wrong_after_at_40_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_after_at_40_la_LIBADD = -lm
+tests_unit_plugins_wrong_inexact_at_40_la_SOURCES = tests/unit/plugins/wrong.c
+tests_unit_plugins_wrong_inexact_at_40_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MISTAKE='"inexact_at_40"'
+tests_unit_plugins_wrong_inexact_at_40_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
+tests_unit_plugins_wrong_inexact_at_40_la_LIBADD = -lm
+
+UNIT_SWAP = tests/unit/test_ring tests/unit/test_published tests/unit/test_swap
+check_PROGRAMS += $(UNIT_SWAP)
+TESTS += $(UNIT_SWAP)
+tests_unit_test_ring_SOURCES = tests/unit/test_ring.c
+tests_unit_test_ring_LDADD = $(TEST_LIBS)
+tests_unit_test_published_SOURCES = tests/unit/test_published.c
+tests_unit_test_published_LDADD = $(TEST_LIBS)
+tests_unit_test_swap_SOURCES = tests/unit/test_swap.c
+tests_unit_test_swap_LDADD = $(TEST_LIBS)
+
 check_PROGRAMS += tests/unit/test_conformance
 TESTS += tests/unit/test_conformance
 tests_unit_test_conformance_SOURCES = tests/unit/test_conformance.c
