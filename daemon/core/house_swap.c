@@ -126,8 +126,8 @@ static void on_told(void *ctx, const struct ex_swap_report *r)
 	else if (r->action == EX_SWAP_SWAP)
 		tell_live(r, fields);
 	else if (r->action == EX_SWAP_ROLLBACK)
-		ex_event(EX_EV_SWAP_ROLLED_BACK, fields, "shard %s: generation %u (%s) serves again%s%s",
-			r->shard, r->generation, r->plugin, *r->text ? ": " : "", r->text);
+		ex_event(EX_EV_SWAP_ROLLED_BACK, fields, "shard %s: generation %u (%s) serves again%s%s", r->shard,
+			r->generation, r->plugin, *r->text ? ": " : "", r->text);
 	else if (r->action == EX_SWAP_LOAD)
 		ex_event(EX_EV_SHARD_LOADED, fields, "shard %s loaded", r->shard);
 	else

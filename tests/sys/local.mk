@@ -24,6 +24,7 @@ EXTRA_DIST += \
 	tests/sys/fleet.py \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
+	tests/sys/l01_swap.py \
 	tests/sys/machine.sh \
 	tests/sys/o01_config.py \
 	tests/sys/o02_bad_models.py \
@@ -33,7 +34,9 @@ EXTRA_DIST += \
 	tests/sys/o20_simulate.py \
 	tests/sys/relay.py \
 	tests/sys/run.py \
-	tests/sys/streams.py
+	tests/sys/s01_swap.py \
+	tests/sys/streams.py \
+	tests/sys/swaps.py
 
 # A third-party gRPC client against net/
 check_PROGRAMS += tests/sys/rpc_server
