@@ -316,6 +316,51 @@ static void test_crowd(void **state)
 	setup_done(&s);
 }
 
+/* A held shard waits, another one runs meanwhile; who holds it may run it: fake refuses to run twice at once. */
+static void test_hold(void **state)
+{
+	(void)state;
+	struct setup s;
+	struct ex_executor *e;
+	start(&s, 2, 64, 64, "2000", &e);
+	struct frame *f = frame_new(0, 0), *other = frame_new(2, 4), *own = frame_new(0, 0);
+	const struct expertd_batch b = {.x = own->x,
+		.y = own->y[0],
+		.offset = own->offset,
+		.token = own->token,
+		.weight = own->weight,
+		.n_tokens = PICKED,
+		.n_experts = 2,
+		.n_assignments = 5,
+		.x_dtype = EXPERTD_F32};
+	for (int i = 0; i < 10; i++) {
+		atomic_store(&f->n_done, 0);
+		assert_int_equal(ex_executor_submit(e, &f->w), 0);
+		usleep(500); /* sometimes it runs by now, sometimes not */
+		ex_executor_hold(e, 1, 0);
+		struct ex_generation *g = ex_registry_pin(s.registry, 1, 0);
+		assert_int_equal(ex_generation_try(g, &b), 0);
+		ex_generation_unpin(g);
+		ex_executor_release(e);
+		wait_done(f);
+		frame_check(f);
+	}
+	ex_executor_hold(e, 1, 0);
+	atomic_store(&f->n_done, 0);
+	assert_int_equal(ex_executor_submit(e, &f->w), 0);
+	assert_int_equal(ex_executor_submit(e, &other->w), 0);
+	wait_done(other);
+	assert_int_equal(atomic_load(&f->n_done), 0);
+	ex_executor_release(e);
+	wait_done(f);
+	frame_check(f);
+	free(f);
+	free(other);
+	free(own);
+	ex_executor_free(e);
+	setup_done(&s);
+}
+
 static void test_bad_options(void **state)
 {
 	(void)state;
@@ -345,6 +390,7 @@ int main(void)
 		cmocka_unit_test(test_shutdown),
 		cmocka_unit_test(test_abandon),
 		cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_hold),
 		cmocka_unit_test(test_bad_options),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,6 +88,9 @@ static void test_good_values(void **state)
 		{"model", "path", "m/x", "/etc/x/m/x"},
 		{"metrics", "listen", "", ""},
 		{"expert", "options", "isa=generic  x=", "isa=generic x="},
+		{"expert", "allow_plugins",
+			"/etc/a/list  0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+			"/etc/a/list 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
 		struct ex_err err;
@@ -142,6 +145,9 @@ static void test_bad_values(void **state)
 		{"expert", "shards", "L1-/E0", "'L1-/E0' is not such a glob"},
 		{"expert", "plugin", "", "1 to 4095 bytes"},
 		{"expert", "options", "isa", "'isa' is not KEY=VALUE"},
+		{"expert", "allow_plugins", "cpu.so", "'cpu.so' is neither; allowed is at most 256 sha256 digests or"},
+		{"expert", "allow_plugins", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdeg",
+			"is neither"},
 		{"expert", "options", "=x", "'=x' is not KEY=VALUE"},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {

@@ -297,6 +297,66 @@ static void test_sick_device(void **state)
 	setup_done(&s);
 }
 
+/* Loads beside the live generation; the caller publishes or discards it. */
+static struct ex_generation *prepare(struct setup *s)
+{
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_generation *g = NULL;
+	struct ex_plugin *p = setup_plugin("fake");
+	EXPECT_OK(err, ex_registry_prepare(s->registry, &SETUP_SHARDS[0], p, &s->host, "0", s->w, &err, &g));
+	ex_plugin_unref(p);
+	return g;
+}
+
+static uint32_t live_number(struct setup *s)
+{
+	struct ex_generation *g = ex_registry_pin(s->registry, 1, 0);
+	uint32_t n = g ? ex_generation_number(g) : 0;
+	ex_generation_unpin(g);
+	return n;
+}
+
+/* Nobody finds a prepared generation; one that is replaced lingers until its time, or until the next is. */
+static void test_linger(void **state)
+{
+	(void)state;
+	struct setup s;
+	float y[SETUP_D_MODEL];
+	setup_init(&s);
+	reload(&s);
+	uint64_t revision = ex_registry_revision(s.registry);
+	struct ex_generation *g = prepare(&s);
+	assert_int_equal(live_number(&s), 1);
+	assert_int_equal(ex_registry_revision(s.registry), revision);
+	ex_registry_discard(g);
+	assert_int_equal(live_number(&s), 1);
+
+	assert_int_equal(ex_registry_publish(prepare(&s), 1000), 2);
+	assert_true(ex_registry_revision(s.registry) > revision);
+	assert_int_equal(look(s.registry).v[0].lingering, 1);
+	assert_int_equal(look(s.registry).v[0].linger_until_ns, 1000);
+	ex_registry_settle(s.registry, &SETUP_SHARDS[0]);
+	assert_int_equal(ex_registry_sweep(s.registry, 999), 0);
+	assert_int_equal(ex_registry_rollback(s.registry, &SETUP_SHARDS[0], 2000), 0);
+	assert_int_equal(live_number(&s), 1);
+	assert_int_equal(look(s.registry).v[0].lingering, 2);
+	g = ex_registry_pin(s.registry, 1, 0);
+	assert_int_equal(run_one(g, y), 0);
+	ex_generation_unpin(g);
+	assert_int_equal(ex_registry_sweep(s.registry, 2000), 1);
+	assert_int_equal(look(s.registry).v[0].lingering, 0);
+	assert_int_equal(ex_registry_rollback(s.registry, &SETUP_SHARDS[0], 2000), -ENOENT);
+
+	assert_int_equal(ex_registry_publish(prepare(&s), 3000), 3); /* numbers are not used twice */
+	assert_int_equal(ex_registry_publish(prepare(&s), 4000), 4);
+	assert_int_equal(look(s.registry).v[0].lingering, 3);
+	assert_int_equal(ex_registry_withdraw(s.registry, &SETUP_SHARDS[0]), 0);
+	assert_null(ex_registry_pin(s.registry, 1, 0));
+	assert_int_equal(look(s.registry).n, 1);
+	assert_int_equal(ex_registry_withdraw(s.registry, &SETUP_SHARDS[0]), -ENOENT);
+	setup_done(&s);
+}
+
 /* Shards stop short of the limit, so that the process has what it needs besides them. */
 static void test_out_of_memory(void **state)
 {
@@ -327,6 +387,7 @@ int main(void)
 		cmocka_unit_test(test_load_and_find),
 		cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_linger),
 		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_nan_is_named),
 		cmocka_unit_test(test_replace_under_pin),
