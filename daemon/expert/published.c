@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 
 struct ex_published {
 	char *dir, *plugins, *path, *temporary;
+	int dir_fd; /* locked */
 	char model_digest[65], base_sha256[65];
 	uint32_t n_groups;
 	struct ex_published_entry *entry; /* ascending by shard */
@@ -154,6 +156,7 @@ int ex_published_parse(const char *text, const struct ex_published_for *f, struc
 struct ex_published *ex_published_free(struct ex_published *p)
 {
 	if (p) {
+		ex_closep(&p->dir_fd);
 		free(p->dir);
 		free(p->plugins);
 		free(p->path);
@@ -185,6 +188,7 @@ int ex_published_open(const char *dir, const struct ex_published_for *f, struct 
 	if (!p)
 		return ex_err_errno(err, -ENOMEM, "cannot read the published set");
 	*ret = p;
+	p->dir_fd = -1;
 	p->n_groups = f->n_groups;
 	snprintf(p->model_digest, sizeof p->model_digest, "%s", f->model_digest);
 	snprintf(p->base_sha256, sizeof p->base_sha256, "%s", f->base_sha256);
@@ -193,6 +197,11 @@ int ex_published_open(const char *dir, const struct ex_published_for *f, struct 
 		*ret = ex_published_free(p);
 		return ex_err_errno(err, -ENOMEM, "cannot read the published set");
 	}
+	p->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (p->dir_fd < 0)
+		return ex_err_errno(err, -errno, "cannot open '%s'", dir);
+	if (flock(p->dir_fd, LOCK_EX | LOCK_NB) < 0)
+		return ex_err_set(err, -EBUSY, "'%s' is another expertd's: each needs a directory of its own", dir);
 	if (mkdir(p->plugins, 0700) < 0 && errno != EEXIST)
 		return ex_err_errno(err, -errno, "cannot make '%s'", p->plugins);
 	return read_set(p, f, err);

@@ -30,7 +30,8 @@ struct ex_published_for {
 };
 
 /* Makes DIR/plugins and reads DIR/published. Entries of another model or other groups are void, and so are the plugins of entries that another
- * configured plugin was the base of. A file that is damaged is an error: -EINVAL, and *ret is an empty set all the same. */
+ * configured plugin was the base of. A file that is damaged is an error: -EINVAL, and *ret is an empty set all the same. -EBUSY: another process
+ * has DIR open. *ret is to be freed in any case. */
 int ex_published_open(const char *dir, const struct ex_published_for *f, struct ex_err *err, struct ex_published **ret);
 struct ex_published *ex_published_free(struct ex_published *p);
 

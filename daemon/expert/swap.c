@@ -115,13 +115,22 @@ static void run_rollback(struct ex_swapper *s, struct swap_job *j, const struct 
 	swap_tell(s, j, &r);
 }
 
+/* What lingers goes when it stands in the way. */
+static int prepare(struct ex_swapper *s, const struct ex_shard_id *id, struct ex_err *err, struct ex_generation **ret)
+{
+	const struct ex_swapper_opts *o = &s->o;
+	if (ex_registry_check_memory(o->registry, id, o->weights, NULL) < 0)
+		ex_registry_sweep(o->registry, UINT64_MAX);
+	return ex_registry_prepare(o->registry, id, o->plugin, o->host, o->which, o->weights, err, ret);
+}
+
 static void run_load(struct ex_swapper *s, struct swap_job *j, const struct ex_shard_id *id)
 {
 	struct ex_err err = EX_ERR_INIT;
 	struct ex_swap_report r = {.action = EX_SWAP_LOAD, .step = EX_STEP_LOAD};
 	EX_CLEANUP(ex_registry_discardp) struct ex_generation *g = NULL;
 	ex_shard_name(id, r.shard);
-	int rc = ex_registry_prepare(s->o.registry, id, s->o.plugin, s->o.host, s->o.which, s->o.weights, &err, &g);
+	int rc = prepare(s, id, &err, &g);
 	if (rc == 0) {
 		snprintf(r.plugin, sizeof r.plugin, "%s", ex_generation_plugin(g));
 		r.step = EX_STEP_PUBLISH;

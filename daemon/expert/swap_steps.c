@@ -66,6 +66,11 @@ static int take_file(struct candidate *c, enum ex_swap_step *step, struct ex_err
 	return rc < 0 ? ex_err_errno(err, rc, "cannot copy '%s' to '%s'", path, dir) : 0;
 }
 
+static void on_alive(void *ctx)
+{
+	swap_turn(ctx, true);
+}
+
 static int start_trial(struct candidate *c, struct ex_err *err)
 {
 	const struct ex_swapper_opts *o = &c->s->o;
@@ -77,6 +82,8 @@ static int start_trial(struct candidate *c, struct ex_err *err)
 		.options = o->options,
 		.n_options = o->n_options,
 		.deadline_s = o->deadline_s,
+		.alive = on_alive,
+		.ctx = c->s,
 	};
 	if (c->trial && ex_trial_alive(c->trial))
 		return 0;
@@ -222,7 +229,8 @@ static void pass(struct candidate *c, const struct ex_shard_id *id)
 	static int (*const steps[])(struct passage *, struct ex_err *) = {
 		check_memory, take_samples, try_shard, load_beside, verify, publish};
 	struct ex_err err = EX_ERR_INIT;
-	struct passage p = {.c = c, .id = id, .r = {.action = EX_SWAP_SWAP}};
+	struct passage p = {
+		.c = c, .id = id, .r = {.action = EX_SWAP_SWAP}, .samples = {.alive = on_alive, .ctx = c->s}};
 	p.live = ex_registry_pin(c->s->o.registry, id->layer, id->first_expert);
 	ex_shard_name(id, p.r.shard);
 	memcpy(p.r.sha256, c->sha256, sizeof p.r.sha256);

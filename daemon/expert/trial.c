@@ -18,6 +18,8 @@ struct ex_trial {
 	pid_t pid; /* 0: it is gone */
 	int fd;
 	unsigned deadline_s;
+	void (*alive)(void *ctx);
+	void *ctx;
 	char stage[TRIAL_TEXT_MAX]; /* what it was about to do */
 };
 
@@ -106,6 +108,8 @@ int ex_trial_start(const struct ex_trial_opts *o, struct ex_err *err, struct ex_
 		return ex_err_errno(err, -ENOMEM, "cannot start a trial");
 	t->fd = -1;
 	t->deadline_s = o->deadline_s;
+	t->alive = o->alive;
+	t->ctx = o->ctx;
 	snprintf(t->stage, sizeof t->stage, "starting");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) < 0)
 		return ex_err_errno(err, -errno, "cannot start a trial");
@@ -182,9 +186,12 @@ static int next_answer(struct ex_trial *t, struct trial_head *h, struct ex_err *
 {
 	char text[TRIAL_TEXT_MAX];
 	int rc;
-	while ((rc = trial_receive(t->fd, h, sizeof *h)) == 0 && h->kind == TRIAL_STAGE)
+	while ((rc = trial_receive(t->fd, h, sizeof *h)) == 0 && h->kind == TRIAL_STAGE) {
+		if (t->alive)
+			t->alive(t->ctx);
 		if ((rc = receive_text(t, h->bytes, t->stage)) < 0)
 			break;
+	}
 	if (rc < 0)
 		return say_end(t, rc, err);
 	if (h->kind == TRIAL_DONE || h->kind == TRIAL_Y)

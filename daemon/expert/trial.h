@@ -20,8 +20,10 @@ struct ex_trial_opts {
 	const char *model;  /* checkpoint directory */
 	const char *which;  /* device */
 	const char *const *options;
-	size_t n_options;    /* "KEY=VALUE", "threads=.." among them */
-	unsigned deadline_s; /* for one call into the plugin */
+	size_t n_options;         /* "KEY=VALUE", "threads=.." among them */
+	unsigned deadline_s;      /* for one call into the plugin */
+	void (*alive)(void *ctx); /* the child goes on; NULL: none. [loader] */
+	void *ctx;
 };
 /* Starts the child. [loader] */
 int ex_trial_start(const struct ex_trial_opts *o, struct ex_err *err, struct ex_trial **ret);

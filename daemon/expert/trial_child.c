@@ -275,7 +275,7 @@ int ex_trial_main(void)
 {
 	static struct child c;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	setpriority(PRIO_PROCESS, 0, NICE); /* those who serve come first */
+	setpriority(PRIO_PROCESS, 0, NICE);             /* those who serve come first */
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* a crash here is an answer, not an accident */
 	static const int deadly[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 	for (size_t i = 0; i < EX_ARRAY_LEN(deadly); i++)

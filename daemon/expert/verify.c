@@ -66,7 +66,7 @@ int ex_samples_take(
 	struct ex_samples *s, struct ex_registry *r, const struct ex_shard_id *id, size_t max, struct ex_err *err)
 {
 	struct ex_ref_rng rng = {.state = id->layer * UINT64_C(1009) + id->first_expert};
-	*s = (struct ex_samples){.d_model = ex_registry_width(r)};
+	*s = (struct ex_samples){.d_model = ex_registry_width(r), .alive = s->alive, .ctx = s->ctx};
 	s->batch = ex_calloc(max, sizeof *s->batch);
 	if (!s->batch)
 		return ex_err_errno(err, -ENOMEM, "cannot take samples");
@@ -108,6 +108,8 @@ static int run(struct ex_samples *s, struct ex_generation *g, size_t i, float *y
 {
 	struct expertd_batch b = s->batch[i]->b;
 	b.y = y;
+	if (s->alive)
+		s->alive(s->ctx);
 	int rc = ex_generation_try(g, &b);
 	if (rc < 0)
 		return ex_err_errno(

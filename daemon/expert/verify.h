@@ -12,10 +12,12 @@ struct ex_samples {
 	float **want, **got;     /* [n] of [n_tokens, d_model]; want NULL: there was no live generation */
 	size_t n;
 	uint32_t d_model;
-	bool synthetic; /* none was recorded: random rows */
+	bool synthetic;           /* none was recorded: random rows */
+	void (*alive)(void *ctx); /* one more batch was run; NULL: none */
+	void *ctx;
 };
 
-/* The newest max recorded batches of a shard, or as many made-up ones when there are none. -ENOMEM. [loader] */
+/* The newest max recorded batches of a shard, or as many made-up ones when there are none. Keeps alive and ctx. -ENOMEM. [loader] */
 int ex_samples_take(
 	struct ex_samples *s, struct ex_registry *r, const struct ex_shard_id *id, size_t max, struct ex_err *err);
 void ex_samples_done(struct ex_samples *s);

@@ -15,7 +15,7 @@ SEED = 20261124
 
 
 def deadline(case):
-    return 60 if case.sanitized else 10
+    return 20 if case.sanitized else 10
 
 
 def bad_swap(rng, host, plugins, mistake):

@@ -91,6 +91,19 @@ static void test_again(void **state)
 	ex_published_free(p);
 }
 
+/* One process has it at a time. */
+static void test_locked(void **state)
+{
+	(void)state;
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_published *p = open_set(&FOR), *second = NULL;
+	assert_int_equal(ex_published_open(dir, &FOR, &err, &second), -EBUSY);
+	assert_non_null(strstr(ex_err_text(&err), "another expertd"));
+	ex_published_free(second);
+	ex_published_free(p);
+	ex_published_free(open_set(&FOR));
+}
+
 /* Made for another model or other groups: void. For another configured plugin: its plugins are. */
 static void test_of_others(void **state)
 {
@@ -206,6 +219,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_locked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_of_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unwritable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
