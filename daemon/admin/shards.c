@@ -20,7 +20,7 @@ int ex_shards_check(struct ex_swap_request *q, const char *glob, struct ex_err *
 	if (q->plugin[0] != '/')
 		return ex_err_set(err, -EINVAL, "plugin '%.200s' is not an absolute path", q->plugin);
 	if (q->n_verify > EX_SWAP_VERIFY_MAX)
-		return ex_err_set(err, -EINVAL, "verify = %u: at most %u batches", q->n_verify, EX_SWAP_VERIFY_MAX);
+		return ex_err_set(err, -EINVAL, "verify = %u: at most %d batches", q->n_verify, EX_SWAP_VERIFY_MAX);
 	if (!isfinite(q->tolerance) || q->tolerance < 0 || q->tolerance > 1)
 		return ex_err_set(err, -EINVAL, "tolerance = %g: from 0 to 1", (double)q->tolerance);
 	return 0;

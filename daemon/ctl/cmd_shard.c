@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ADMIN          "/expertd.v1.Admin/"
-#define VERIFY_BATCHES 64
+#define ADMIN      "/expertd.v1.Admin/"
+#define VERIFY_MAX 64
 
 const struct ctl_opt ctl_opts_swap[] = {
 	{"plugin", "FILE.so", "the plugin to swap to; the daemon must be able to read it"},
-	{"verify", "N", "batches that both generations must agree on (default: 64); 0: none"},
+	{"verify", "N", "batches that both generations must agree on (default, and at most: 64); 0: none"},
 	{"exact", NULL, "every bit must be equal (default)"},
 	{"tolerance", "X", "a row's error may be X of its largest number, as in 1e-5"},
 	{NULL, NULL, NULL},
@@ -91,7 +91,7 @@ int ctl_cmd_shard_swap(struct ctl *c, int argc, char **argv)
 		return ctl_fail(CTL_USAGE, "--plugin=FILE.so is needed: what to swap to");
 	if (ctl_has(c, "exact") && ctl_has(c, "tolerance"))
 		return ctl_fail(CTL_USAGE, "--exact and --tolerance exclude each other");
-	if (ctl_u64(c, "verify", 0, 1024, VERIFY_BATCHES, &n_verify) ||
+	if (ctl_u64(c, "verify", 0, VERIFY_MAX, VERIFY_MAX, &n_verify) ||
 		ctl_float(c, "tolerance", 0, 1, 0, &q.tolerance))
 		return CTL_USAGE;
 	if (!realpath(plugin, path))

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#define ROWS_MAX 64     /* of a batch: more would take too long to copy */
 #define ROWS_MIN 4      /* a ring that is short of memory keeps fewer batches rather than fewer rows */
 #define NAP_NS   100000 /* of a reader while a batch is being kept */
 
@@ -141,7 +142,9 @@ static uint32_t rows_that_fit(const struct ex_ring *r, const struct expertd_batc
 {
 	size_t fixed = batch_bytes(r->n_experts, 0, 0, r->d_model, b->x_dtype) + EX_CACHELINE;
 	size_t row = (size_t)r->d_model * ex_dtype_size(b->x_dtype) + 2 * (size_t)r->n_experts * sizeof(uint32_t);
-	return fixed + row > r->place_bytes ? 0 : (uint32_t)EX_MIN((size_t)b->n_tokens, (r->place_bytes - fixed) / row);
+	return fixed + row > r->place_bytes ? 0
+					    : (uint32_t)EX_MIN((size_t)EX_MIN(b->n_tokens, (uint32_t)ROWS_MAX),
+						      (r->place_bytes - fixed) / row);
 }
 
 void ex_ring_offer(struct ex_ring *r, const struct expertd_batch *b, uint64_t now_ns)

@@ -8,11 +8,11 @@
 
 #include "expert/executor.h"
 #include "expert/published.h"
+#include "expert/ring.h"
 
 #define EX_SWAP_QUEUE_MAX  16 /* commands that wait; more are refused */
 #define EX_SWAP_GLOB_MAX   256
-#define EX_SWAP_VERIFY     64u /* batches, when nothing else is asked for */
-#define EX_SWAP_VERIFY_MAX 1024u
+#define EX_SWAP_VERIFY_MAX EX_RING_BATCHES_MAX
 
 enum ex_swap_action { EX_SWAP_SWAP, EX_SWAP_LOAD, EX_SWAP_UNLOAD, EX_SWAP_ROLLBACK };
 

@@ -66,9 +66,11 @@ static int take_file(struct candidate *c, enum ex_swap_step *step, struct ex_err
 	return rc < 0 ? ex_err_errno(err, rc, "cannot copy '%s' to '%s'", path, dir) : 0;
 }
 
-static void on_alive(void *ctx)
+static bool on_alive(void *ctx)
 {
-	swap_turn(ctx, true);
+	struct ex_swapper *s = ctx;
+	swap_turn(s, true);
+	return !atomic_load_explicit(&s->stop, memory_order_relaxed);
 }
 
 static int start_trial(struct candidate *c, struct ex_err *err)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The parent's side of a trial. Layer L2. */
+#include "base/clock.h"
 #include "base/err.h"
-#include "base/dtype.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "expert/trial_int.h"
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -14,11 +15,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define SLICE_MS 200 /* between looks whether somebody still waits for the answer */
+
 struct ex_trial {
 	pid_t pid; /* 0: it is gone */
 	int fd;
 	unsigned deadline_s;
-	void (*alive)(void *ctx);
+	bool (*alive)(void *ctx);
 	void *ctx;
 	char stage[TRIAL_TEXT_MAX]; /* what it was about to do */
 };
@@ -162,6 +165,8 @@ static int say_end(struct ex_trial *t, int rc, struct ex_err *err)
 	int status = bury(t, rc != -ECHILD);
 	if (rc == -ETIMEDOUT)
 		return ex_err_set(err, rc, "the plugin hung in %s: no answer within %u s", t->stage, t->deadline_s);
+	if (rc == -ECANCELED)
+		return ex_err_set(err, rc, "a stop was asked for");
 	if (rc != -ECHILD)
 		return ex_err_errno(err, rc, "cannot talk to the trial in %s", t->stage);
 	if (WIFSIGNALED(status))
@@ -181,17 +186,29 @@ static int receive_text(struct ex_trial *t, uint64_t bytes, char out[static TRIA
 	return rc;
 }
 
+/* Returns when the child has said something, or is gone. */
+static int wait_answer(const struct ex_trial *t)
+{
+	uint64_t deadline = ex_now_ns() + t->deadline_s * EX_NS_PER_S;
+	struct pollfd p = {.fd = t->fd, .events = POLLIN};
+	while (ex_now_ns() < deadline) {
+		if (t->alive && !t->alive(t->ctx))
+			return -ECANCELED;
+		int n = poll(&p, 1, SLICE_MS);
+		if (n != 0)
+			return n < 0 && errno != EINTR ? -errno : 0;
+	}
+	return -ETIMEDOUT;
+}
+
 /* The next message that is not a stage. Text of a failure goes to err. 1: Y, 0: done. */
 static int next_answer(struct ex_trial *t, struct trial_head *h, struct ex_err *err)
 {
 	char text[TRIAL_TEXT_MAX];
 	int rc;
-	while ((rc = trial_receive(t->fd, h, sizeof *h)) == 0 && h->kind == TRIAL_STAGE) {
-		if (t->alive)
-			t->alive(t->ctx);
+	while ((rc = wait_answer(t)) == 0 && (rc = trial_receive(t->fd, h, sizeof *h)) == 0 && h->kind == TRIAL_STAGE)
 		if ((rc = receive_text(t, h->bytes, t->stage)) < 0)
 			break;
-	}
 	if (rc < 0)
 		return say_end(t, rc, err);
 	if (h->kind == TRIAL_DONE || h->kind == TRIAL_Y)

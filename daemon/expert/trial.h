@@ -20,9 +20,10 @@ struct ex_trial_opts {
 	const char *model;  /* checkpoint directory */
 	const char *which;  /* device */
 	const char *const *options;
-	size_t n_options;         /* "KEY=VALUE", "threads=.." among them */
-	unsigned deadline_s;      /* for one call into the plugin */
-	void (*alive)(void *ctx); /* the child goes on; NULL: none. [loader] */
+	size_t n_options;    /* "KEY=VALUE", "threads=.." among them */
+	unsigned deadline_s; /* for one call into the plugin */
+	/* Called while an answer is waited for; false gives up: -ECANCELED. NULL: none. [loader] */
+	bool (*alive)(void *ctx);
 	void *ctx;
 };
 /* Starts the child. [loader] */

@@ -13,7 +13,7 @@ struct ex_samples {
 	size_t n;
 	uint32_t d_model;
 	bool synthetic;           /* none was recorded: random rows */
-	void (*alive)(void *ctx); /* one more batch was run; NULL: none */
+	bool (*alive)(void *ctx); /* one more batch is to be run; false gives up: -ECANCELED. NULL: none */
 	void *ctx;
 };
 

@@ -24,17 +24,27 @@ def bad_swap(rng, host, plugins, mistake):
     swap_bad(host, glob, plugins[mistake], "trial")
 
 
-def row_of_swaps(case, n, linger_s=300, watch=None):
-    """n swaps of live shards, every other one to a bad plugin, under streams."""
+def warm_up(hosts, good):
+    """Every host has had each plugin, on all of its shards."""
+    for host in hosts * 2:
+        for plugin in good:
+            swap_good(host, "*", plugin)
+
+
+def row_of_swaps(case, n, watch=None, **keys):
+    """n swaps of live shards, every other one to a bad plugin, under streams. watch: told the hosts before and after, when all is warm."""
     rng = random.Random(SEED)
     with case.fleet() as f:
         p = Plugins(f)
         good = [p.good(i + 1) for i in range(3)]
         bad = {m: p.bad(m) for m in MISTAKES}
-        r1, hosts = three_hosts(f, p, linger_s, deadline(case))
+        r1, hosts = three_hosts(f, p, deadline_s=deadline(case), **keys)
         with Streams(r1, *size(case)) as s:
             s.run(1)
             n_live = 0
+            if watch:
+                warm_up(hosts, good)
+                watch(hosts)
             for i in range(n):
                 host = rng.choice(hosts)
                 if i % 2:
@@ -42,8 +52,8 @@ def row_of_swaps(case, n, linger_s=300, watch=None):
                 else:
                     n_live += swap_good(host, rng.choice(["*", "L1/*", "L2/*"]) if i else "*", good[i // 2 % len(good)])
                 expect(not s.trouble, f"after swap {i + 1}: {s.trouble[:1]}")
-                if watch:
-                    watch(i, hosts)
+            if watch:
+                watch(hosts)
             s.stop(f"{n} swaps, half of them to bad plugins, {n_live} shards swapped")
         events = [e["name"] for h in hosts for e in map(json.loads, h.ctl("--json", "events").stdout.splitlines())]
         expect("SWAP_STARTED" in events and "SWAP_LIVE" in events and "SWAP_REFUSED" in events, f"events: {set(events)}")

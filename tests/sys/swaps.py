@@ -63,11 +63,11 @@ class Plugins:
         return self._allowed(path)
 
 
-def three_hosts(f, plugins, linger_s=300, deadline_s=10, **router_keys):
+def three_hosts(f, plugins, linger_s=300, deadline_s=10, record_bytes="32M"):
     """r1 over h1, h2 and h3, each shard on two of them; all may be swapped to what `plugins` allows."""
-    keys = {"allow_plugins": plugins.allow, "linger_s": linger_s, "swap_deadline_s": deadline_s}
+    keys = {"allow_plugins": plugins.allow, "linger_s": linger_s, "swap_deadline_s": deadline_s, "record_bytes": record_bytes}
     experts = [f.expert(f"h{i + 1}", globs, start=False, **keys).start(wait=False) for i, globs in enumerate(pairs(f))]
-    r1 = f.router("r1", experts, start=False, **router_keys).start(wait=False)
+    r1 = f.router("r1", experts, start=False).start(wait=False)
     for node in (*experts, r1):
         node.wait_ready()
     all_ready(r1)
