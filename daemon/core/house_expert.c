@@ -16,11 +16,11 @@ static bool load_shard(struct ex_house *h, const struct ex_shard_id *id)
 	char name[EX_SHARD_NAME_MAX];
 	ex_shard_name(id, name);
 	const struct ex_field fields[] = {{"EX_SHARD", name}, {"EX_PLUGIN", h->expert_host.name}, {NULL, NULL}};
-	int rc = ex_house_load_published(h, id, &err);
-	if (rc == -ENOENT) {
+	if (ex_house_is_unloaded(h, id)) {
 		ex_log(LOG_NOTICE, "shard %s was unloaded by an operator, and stays so", name);
 		return true;
 	}
+	int rc = ex_house_load_published(h, id, &err);
 	if (rc < 0)
 		ex_event(EX_EV_SHARD_FAILED, fields, "%s; it is not served here", ex_err_text(&err));
 	else

@@ -103,7 +103,9 @@ void ex_house_free_admin(struct ex_house *h);                       /* [main] af
 int ex_house_build_experts(struct ex_house *h, struct ex_err *err); /* [loader] */
 /* What operators made of the configured shards. [loader] */
 int ex_house_open_published(struct ex_house *h, struct ex_err *err);
-/* Loads a shard as it was published last; with the configured plugin if that fails. -ENOENT: it was unloaded. [loader] */
+/* An operator took the shard out of service. [loader] */
+bool ex_house_is_unloaded(const struct ex_house *h, const struct ex_shard_id *id);
+/* Loads a shard as it was published last; with the configured plugin if that fails. [loader] */
 int ex_house_load_published(struct ex_house *h, const struct ex_shard_id *id, struct ex_err *err);
 int ex_house_build_swapper(struct ex_house *h, struct ex_err *err); /* [loader] */
 void ex_house_free_published(struct ex_house *h);                   /* [main] */

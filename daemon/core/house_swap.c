@@ -68,13 +68,17 @@ static int load_entry(struct ex_house *h, const struct ex_published_entry *e, st
 	return 0;
 }
 
+bool ex_house_is_unloaded(const struct ex_house *h, const struct ex_shard_id *id)
+{
+	const struct ex_published_entry *e = ex_published_find(h->published, id);
+	return e && e->gone;
+}
+
 int ex_house_load_published(struct ex_house *h, const struct ex_shard_id *id, struct ex_err *err)
 {
 	const struct ex_published_entry *e = ex_published_find(h->published, id);
 	struct ex_err why = EX_ERR_INIT;
 	char name[EX_SHARD_NAME_MAX];
-	if (e && e->gone)
-		return -ENOENT;
 	if (e && load_entry(h, e, &why) == 0)
 		return 0;
 	if (e)

@@ -160,6 +160,45 @@ static void test_lists(void **state)
 	expertd__v1__list_hosts_reply__free_unpacked(h, NULL);
 }
 
+static void expect_refused(const char *method, const ProtobufCMessage *q, int code, const char *text)
+{
+	struct ex_err err;
+	assert_null(call(method, q, &expertd__v1__shard_step__descriptor, &err));
+	if (err.code != code || !strstr(err.text, text))
+		fail_msg("%s: %d: %s", method, err.code, err.text);
+}
+
+/* What is not to be taken at all; with a swapper behind it tests/sys/s01_swap.py goes on. */
+static void test_changes_refused(void **state)
+{
+	(void)state;
+	Expertd__V1__SwapShardsRequest q = EXPERTD__V1__SWAP_SHARDS_REQUEST__INIT;
+	Expertd__V1__UnloadShardsRequest u = EXPERTD__V1__UNLOAD_SHARDS_REQUEST__INIT;
+	char longest[400];
+	memset(longest, '*', sizeof longest - 1);
+	longest[sizeof longest - 1] = '\0';
+	q.plugin = "/lib/x.so";
+	q.glob = "";
+	expect_refused("SwapShards", &q.base, -EINVAL, "'' is not a glob");
+	q.glob = longest;
+	expect_refused("SwapShards", &q.base, -EINVAL, "is not a glob");
+	q.glob = "*";
+	q.plugin = "x.so";
+	expect_refused("SwapShards", &q.base, -EINVAL, "not an absolute path");
+	q.plugin = "/lib/x.so";
+	q.verify = 65;
+	expect_refused("SwapShards", &q.base, -EINVAL, "at most 64 batches");
+	q.verify = 64;
+	q.tolerance = -1;
+	expect_refused("SwapShards", &q.base, -EINVAL, "from 0 to 1");
+	q.tolerance = 0;
+	expect_refused("SwapShards", &q.base, -ENOTCONN, "while the node is starting");
+	u.glob = "no/glob/this";
+	expect_refused("UnloadShards", &u.base, -EINVAL, "is not a glob");
+	u.glob = "*";
+	expect_refused("UnloadShards", &u.base, -ENOTCONN, "while the node is starting");
+}
+
 static void test_plugins(void **state)
 {
 	(void)state;
@@ -335,6 +374,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changes_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_plugins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_metrics_config_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_events, setup, teardown),
