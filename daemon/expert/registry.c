@@ -402,7 +402,7 @@ void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct 
 		const struct ex_slot *s = &r->slot[i];
 		if (!s->state)
 			continue;
-		struct ex_shard_view v = {.id = s->id, .state = s->state};
+		struct ex_shard_view v = {.id = s->id, .state = s->state, .newest = s->n_generations};
 		/* retired under this lock, unloaded after: what is live here stays while the lock is held */
 		const struct ex_generation *g = atomic_load_explicit(&s->live, memory_order_acquire);
 		memcpy(v.error, s->error, sizeof v.error);

@@ -91,9 +91,9 @@ uint64_t ex_registry_revision(const struct ex_registry *r);
 
 struct ex_shard_view {
 	struct ex_shard_id id;
-	enum ex_shard_state state; /* READY with an error: the last load failed, an older generation serves on */
-	uint32_t generation;
-	uint32_t lingering; /* number of the generation kept for a rollback; 0: none */
+	enum ex_shard_state state;   /* READY with an error: the last load failed, an older generation serves on */
+	uint32_t generation, newest; /* number of the live one, 0: none; of the last that was published */
+	uint32_t lingering;          /* number of the generation kept for a rollback; 0: none */
 	uint64_t bytes, rows;
 	uint64_t last_run_ns, linger_until_ns; /* ex_now_ns time; 0: never */
 	char plugin[64];                       /* "cpu 1.0 avx2" */

@@ -290,7 +290,8 @@ static void look_for_stray(void *ctx, const struct ex_shard_view *v)
 	struct strays *l = ctx;
 	const struct ex_published_entry *e = ex_published_find(l->s->o.published, &v->id);
 	const char *want = e && *e->sha256 ? e->sha256 : ex_plugin_sha256(l->s->o.plugin);
-	if (e && v->generation && strcmp(v->sha256, want) != 0 && l->n < STRAYS_MAX)
+	bool went_back = v->generation && v->generation < v->newest; /* not: never came to what was published */
+	if (e && went_back && strcmp(v->sha256, want) != 0 && l->n < STRAYS_MAX)
 		l->id[l->n++] = v->id;
 }
 

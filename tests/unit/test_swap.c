@@ -456,6 +456,26 @@ static void test_back_by_itself(void **state)
 	rig_done(&k);
 }
 
+/* What was published could not be loaded at the start, and another plugin computes: the set is kept for the next start. */
+static void test_not_followed(void **state)
+{
+	(void)state;
+	struct rig k;
+	struct ex_err err = EX_ERR_INIT;
+	rig_init(&k, 3600);
+	struct ex_published_entry e = {.id = SETUP_SHARDS[0], .plugin = "other 1.0"};
+	memset(e.sha256, 'a', 64);
+	k.swapper = ex_swapper_free(k.swapper);
+	EXPECT_OK(err, ex_published_set(k.published, &e, &err));
+	ex_published_free(k.published);
+	open_swapper(&k, 3600);
+	usleep(600000); /* some turns of an idle loader */
+	k.swapper = ex_swapper_free(k.swapper);
+	assert_string_equal(ex_published_find(k.published, &SETUP_SHARDS[0])->sha256, e.sha256);
+	assert_false(k.went_back);
+	rig_done(&k);
+}
+
 static void set_deadline(struct rig *k, unsigned deadline_s)
 {
 	ex_swapper_free(k->swapper);
@@ -522,6 +542,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_unwritable),
 		cmocka_unit_test(test_unload_and_load),
 		cmocka_unit_test(test_back_by_itself),
+		cmocka_unit_test(test_not_followed),
 		cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_glob_and_turns),
