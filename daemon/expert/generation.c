@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SAMPLE_BYTES  64
-#define ERRNO_MAX     4095                /* of Linux */
+#define SAMPLE_BYTES 64
+#define ERRNO_MAX    4095 /* of Linux */
 
 /* Taken for success, an answer that is neither 0 nor -errno would be a crash or wrong numbers later. */
 int ex_plugin_answer(int rc, const void *result)

@@ -24,7 +24,7 @@ EXTRA_DIST += \
 	tests/sys/fleet.py \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
-	tests/sys/l01_swap.py \
+	tests/sys/l02_swap.py \
 	tests/sys/machine.sh \
 	tests/sys/o01_config.py \
 	tests/sys/o02_bad_models.py \

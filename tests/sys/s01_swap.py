@@ -13,6 +13,8 @@ from swaps import MISTAKES, Plugins, change, generations, plugin_dir, sha256, sw
 
 SEED = 20261124
 
+LONG_WITH_SANITIZER = True
+
 
 def deadline(case):
     """Of a call into a plugin under trial. A sanitizer's suite takes its time."""
