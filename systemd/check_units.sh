@@ -17,7 +17,7 @@ if ! command -v systemd-analyze >/dev/null; then
 fi
 for unit in expertd.service expertd-router.service; do
 	# the program is not installed while it is built
-	sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' "systemd/$unit" >"$tmp/$unit"
+	sed -E 's,^(ExecStart|ExecReload)=[^ ]*/expertd,\1=/bin/true,' "systemd/$unit" >"$tmp/$unit"
 done
 # what is known by kernel drivers or of other packages' units is not ours
 if ! SYSTEMD_UNIT_PATH="$tmp:" systemd-analyze verify --man=no "$tmp/expertd.service" "$tmp/expertd-router.service" >"$tmp/out" 2>&1 || grep "$tmp/" "$tmp/out"; then

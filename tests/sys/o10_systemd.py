@@ -76,8 +76,9 @@ def prepare(case):
         with open(os.path.join(units, unit + ".service"), encoding="utf-8") as f:
             write(f"{extra}/etc/systemd/system/{unit}.service", f.read())
         write(f"{extra}/etc/systemd/system/{unit}.service.d/test.conf",
-              f"[Service]\nExecStart=\nExecStart={OPT}/sbin/expertd --config /etc/expertd/{conf}\nWatchdogSec=3\n"
-              "MemoryMax=1G\n")
+              f"[Service]\nExecStart=\nExecStart={OPT}/sbin/expertd --config /etc/expertd/{conf}\nExecReload=\n"
+              f"ExecReload={OPT}/sbin/expertd --config /etc/expertd/{conf} --check-config\nExecReload=/bin/kill -HUP $MAINPID\n"
+              "WatchdogSec=3\nMemoryMax=1G\n")
         write(f"{extra}/etc/expertd/{conf}", fleet.ini(sections))
     with open(os.path.join(case.root, "lib/sysusers.d/expertd.conf"), encoding="utf-8") as f:
         write(f"{extra}/etc/sysusers.d/expertd.conf", f.read())
@@ -112,6 +113,12 @@ def test_units(case):
 
         m.run("systemctl", "reload", "expertd")
         expect_equal(m.show("expertd", "ActiveState"), "active", "after a reload")
+        extra = "/etc/expertd/expertd.conf.d"
+        m.run("sh", "-c", f"mkdir {extra} && printf '[expert]\\nshards = L99/*\\n' >{extra}/x.conf")
+        expect(m.run("systemctl", "reload", "expertd", check=False).returncode != 0, "a reload of a wrong configuration succeeded")
+        expect_equal(m.show("expertd", "ActiveState"), "active", "after a reload that was refused")
+        m.run("rm", f"{extra}/x.conf")
+        m.run("systemctl", "reload", "expertd")
 
         pid = m.show("expertd", "MainPID")
         m.run("kill", "-STOP", pid)
