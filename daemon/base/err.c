@@ -2,6 +2,7 @@
 /* Errors with a text. Layer L0. */
 #include "base/err.h"
 
+#include "base/str.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -10,8 +11,10 @@ static int set_text(struct ex_err *err, int code, const char *fmt, va_list ap)
 	assert(code < 0);
 	if (!err)
 		return code;
+	char text[sizeof err->text]; /* may hold bytes of files and peers */
+	vsnprintf(text, sizeof text, fmt, ap);
+	ex_printable(text, err->text, sizeof err->text);
 	err->code = code;
-	vsnprintf(err->text, sizeof err->text, fmt, ap);
 	return code;
 }
 

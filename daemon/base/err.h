@@ -20,7 +20,8 @@ struct ex_err {
 
 #define EX_ERR_INIT ((struct ex_err){.code = 0, .text = ""})
 
-/* Sets err (if any) to code and the formatted text, cut at EX_ERR_TEXT_MAX - 1 bytes. Returns code, which must be negative. [any] */
+/* Sets err (if any) to code and the formatted text, which ex_printable makes one line and cuts at EX_ERR_TEXT_MAX - 1 bytes. Returns code,
+ * which must be negative. [any] */
 int ex_err_set(struct ex_err *err, int code, const char *fmt, ...) EX_PRINTF(3, 4);
 
 /* As ex_err_set, with ": <strerror(-code)>" appended. [any] */

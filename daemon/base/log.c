@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/lock.h"
+#include "base/str.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -79,8 +80,7 @@ static const char *priority_name(int priority)
 	return name[LOG_PRI(priority)];
 }
 
-/* One write per line, so that lines of several threads do not mix. Text may hold what a peer sent: control characters,
- * which could fake further lines or steer a terminal, are replaced. */
+/* One write per line, so that lines of several threads do not mix. */
 static void line_to_stderr(int priority, const char *text)
 {
 	char line[LINE_MAX_BYTES + 64];
@@ -97,9 +97,6 @@ static void line_to_stderr(int priority, const char *text)
 	}
 	n += (size_t)snprintf(line + n, sizeof line - n, "%s: %s", priority_name(priority), text);
 	n = EX_MIN(n, sizeof line - 2);
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)line[i] < 0x20 && line[i] != '\t')
-			line[i] = '?';
 	line[n++] = '\n';
 	ssize_t k = write(STDERR_FILENO, line, n);
 	(void)k; /* where would an error be reported? */
@@ -137,6 +134,14 @@ static void emit(int priority, const char *text, enum ex_event_id id, const stru
 		line_to_stderr(priority, text);
 }
 
+/* Text may hold what a peer sent: control characters could fake further lines or steer a terminal. */
+static void print_text(char text[static LINE_MAX_BYTES], const char *fmt, va_list ap)
+{
+	char raw[LINE_MAX_BYTES];
+	vsnprintf(raw, sizeof raw, fmt, ap);
+	ex_printable(raw, text, LINE_MAX_BYTES);
+}
+
 void ex_log(int priority, const char *fmt, ...)
 {
 	char text[LINE_MAX_BYTES];
@@ -144,7 +149,7 @@ void ex_log(int priority, const char *fmt, ...)
 	if (LOG_PRI(priority) > atomic_load_explicit(&level, memory_order_relaxed))
 		return;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
+	print_text(text, fmt, ap);
 	va_end(ap);
 	emit(priority, text, EX_EVENT_N, NULL);
 }
@@ -172,7 +177,7 @@ void ex_event(enum ex_event_id id, const struct ex_field *fields, const char *fm
 	va_list ap;
 	assert((unsigned)id < EX_EVENT_N);
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
+	print_text(text, fmt, ap);
 	va_end(ap);
 	keep_event(id, text, fields);
 	emit(event_row[id].priority, text, id, fields);

@@ -181,3 +181,27 @@ int ex_sync_dir(const char *dir)
 		return -errno;
 	return 0;
 }
+
+void ex_printable(const char *text, char *out, size_t size)
+{
+	const uint8_t *s = (const uint8_t *)text, *end = s + strlen(text);
+	char *o = out, *const last = out + size - 1;
+	assert(size);
+	while (s < end) {
+		size_t len = utf8_sequence(s, (size_t)(end - s));
+		bool control = len == 1 ? *s < 0x20 || *s == 0x7f : len == 2 && s[0] == 0xc2 && s[1] < 0xa0;
+		bool plain = len && !control;
+		size_t n = plain ? len : 4;
+		if (n > (size_t)(last - o))
+			break;
+		if (plain)
+			memcpy(o, s, n);
+		else {
+			memcpy(o, "\\x", 2);
+			ex_hex(s, 1, o + 2); /* its NUL is overwritten, or is the last byte */
+		}
+		o += n;
+		s += plain ? n : 1; /* what is left of a C1 character is no UTF-8 */
+	}
+	*o = '\0';
+}

@@ -43,4 +43,8 @@ void ex_hex(const void *data, size_t n, char *out);
 /* True when all of s[0..n) is well-formed UTF-8 (no surrogates, no overlong forms). [any] */
 bool ex_utf8_valid(const char *s, size_t n);
 
+/* Copies text to out[size], fit for a line of a terminal or the journal: control characters (C0, DEL, C1) and bytes that are not UTF-8
+ * become \xNN. A backslash stays what it is, so that nothing is escaped twice. Cut before what does not fit. Not aliased. [any] */
+void ex_printable(const char *text, char *out, size_t size);
+
 #endif

@@ -78,10 +78,14 @@ static void note_change(void *ctx, const struct ex_param *row, bool taken)
 static int refuse_reload(struct ex_config_errors *errors, struct ex_err *err)
 {
 	char *rest = errors->text.s;
-	ex_err_set(err, -EINVAL, "%s", errors->text.s ? errors->text.s : "out of memory");
+	struct ex_str told = EX_STR_INIT; /* an error's text is one line */
 	for (char *line; rest && (line = strsep(&rest, "\n"));)
-		if (*line)
+		if (*line) {
 			ex_log(LOG_ERR, "%s", line);
+			ex_str_addf(&told, "%s%s", told.n ? "; " : "", line);
+		}
+	ex_err_set(err, -EINVAL, "%s", told.n ? told.s : "out of memory");
+	ex_str_done(&told);
 	ex_event(EX_EV_CONFIG_REFUSED, NULL, "the configuration has %u error%s; the old one stays in force", errors->n,
 		errors->n == 1 ? "" : "s");
 	ex_config_errors_done(errors);

@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WORDS_MAX 2 /* of a command */
+#define WORDS_MAX   2    /* of a command */
+#define MESSAGE_MAX 2048 /* a longer one is cut */
 
 static const struct ctl_opt global_opts[] = {
 	{"socket", "PATH", "the daemon's admin socket (default: $EXPERTD_SOCKET, else " CTL_DEFAULT_SOCKET ")"},
@@ -22,13 +23,14 @@ static const struct ctl_opt global_opts[] = {
 
 int ctl_fail(int exit_code, const char *fmt, ...)
 {
+	char raw[MESSAGE_MAX], text[MESSAGE_MAX];
 	va_list ap;
-	fflush(stdout);
-	fputs("expertctl: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(raw, sizeof raw, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	ex_printable(raw, text, sizeof text); /* daemons have a part in it */
+	fflush(stdout);
+	fprintf(stderr, "expertctl: %s\n", text);
 	return exit_code;
 }
 

@@ -158,3 +158,15 @@ def test_peer_of_another_model(case):
             pass
         else:
             raise Failure("the router became ready with a host of another model")
+
+
+def test_control_characters(case):
+    """What a file holds does not steer the terminal that its refusal is shown on."""
+    with case.fleet() as f:
+        model, _ = copy_model(f)
+        path = os.path.join(model, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"\n\x1b[31mevil": 1, **config}, file)
+        refuse(f, model, "\\x0a\\x1b[31mevil")

@@ -38,12 +38,26 @@ static void test_cut(void **state)
 	assert_int_equal(strlen(err.text), EX_ERR_TEXT_MAX - 1);
 }
 
+/* What a file or a peer put into a message makes no second line and does not steer a terminal, however often it is carried up. */
+static void test_control_characters(void **state)
+{
+	(void)state;
+	struct ex_err err = EX_ERR_INIT;
+	ex_err_set(&err, -EINVAL, "key '%s'", "\n\x1b[31mevil\xff");
+	assert_string_equal(ex_err_text(&err), "key '\\x0a\\x1b[31mevil\\xff'");
+	ex_err_prefix(&err, "file '%s'", "a\rz");
+	assert_string_equal(ex_err_text(&err), "file 'a\\x0dz': key '\\x0a\\x1b[31mevil\\xff'");
+	ex_err_errno(&err, -ENOENT, "cannot open '%s'", "\x9b");
+	assert_string_equal(ex_err_text(&err), "cannot open '\\x9b': No such file or directory");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_set_and_prefix),
 		cmocka_unit_test(test_null_and_empty),
 		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_control_characters),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,7 +66,7 @@ static void test_control_characters(void **state)
 {
 	(void)state;
 	ex_log(LOG_INFO, "peer said '%s'", "x\nerror: forged\x1b[2J");
-	assert_string_equal(captured(), "info: peer said 'x?error: forged?[2J'\n");
+	assert_string_equal(captured(), "info: peer said 'x\\x0aerror: forged\\x1b[2J'\n");
 }
 
 static void test_long_line(void **state)

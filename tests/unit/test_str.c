@@ -50,12 +50,43 @@ static void test_utf8(void **state)
 		assert_int_equal(ex_utf8_valid(row[i].s, strlen(row[i].s)), row[i].ok);
 }
 
+static void test_printable(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *s, *want;
+	} row[] = {
+		{"", ""},
+		{"a \\x1b~", "a \\x1b~"},
+		{"\t\n\x1f\x7f", "\\x09\\x0a\\x1f\\x7f"},
+		{"\xc2\x9b\xc2\x9f\xc2\xa0", "\\xc2\\x9b\\xc2\\x9f\xc2\xa0"}, /* C1; the first that is none */
+		{"\xe4\xb8\xad\xe4\xb8", "\xe4\xb8\xad\\xe4\\xb8"},
+	};
+	char out[64];
+	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
+		ex_printable(row[i].s, out, sizeof out);
+		assert_string_equal(out, row[i].want);
+		ex_printable(out, out + 32, 32); /* nothing is escaped twice */
+		assert_string_equal(out + 32, row[i].want);
+	}
+	/* cut before what does not fit, never within it */
+	static const struct {
+		size_t size;
+		const char *want;
+	} cut[] = {{1, ""}, {2, "a"}, {5, "a"}, {6, "a\\x0a"}, {8, "a\\x0a"}, {9, "a\\x0a\xe4\xb8\xad"}};
+	for (size_t i = 0; i < EX_ARRAY_LEN(cut); i++) {
+		ex_printable("a\n\xe4\xb8\xad", out, cut[i].size);
+		assert_string_equal(out, cut[i].want);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_add_grows),
 		cmocka_unit_test(test_bytes_text),
 		cmocka_unit_test(test_utf8),
+		cmocka_unit_test(test_printable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
