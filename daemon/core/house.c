@@ -85,11 +85,18 @@ static unsigned n_processors(void)
 	return EX_MIN(n, THREADS_AUTO_MAX);
 }
 
+static void passed_over(void *ctx, const char *path, const char *why)
+{
+	(void)ctx;
+	ex_log(LOG_WARNING, "plugin = auto passes over '%s': %s", path, why);
+}
+
 int ex_house_open_plugin(const char *name, const char *dir, uint32_t threads, const struct ex_text_list *options,
 	struct ex_err *err, struct ex_plugin_host *host, struct ex_plugin **ret)
 {
 	const struct ex_loader_opts o = {.dir = dir};
-	int rc = strcmp(name, "auto") == 0 ? ex_plugin_open_best(&o, err, ret) : ex_plugin_open(&o, name, err, ret);
+	int rc = strcmp(name, "auto") == 0 ? ex_plugin_open_best(&o, passed_over, NULL, err, ret)
+					   : ex_plugin_open(&o, name, err, ret);
 	if (rc < 0)
 		return rc;
 	const struct expertd_plugin *t = ex_plugin_table(*ret);

@@ -275,15 +275,18 @@ int ex_plugin_each(const struct ex_loader_opts *o,
 	return rc;
 }
 
-int ex_plugin_open_best(const struct ex_loader_opts *o, struct ex_err *err, struct ex_plugin **ret)
+int ex_plugin_open_best(const struct ex_loader_opts *o, void (*refused)(void *ctx, const char *path, const char *why),
+	void *ctx, struct ex_err *err, struct ex_plugin **ret)
 {
 	EX_CLEANUP(files_done) struct files files = {.n = 0};
 	EX_CLEANUP(ex_plugin_unrefp) struct ex_plugin *best = NULL;
 	int rc = list_files(o->dir, err, &files);
 	for (size_t i = 0; rc == 0 && i < files.n; i++) {
+		struct ex_err why = EX_ERR_INIT;
 		EX_CLEANUP(ex_plugin_unrefp) struct ex_plugin *p = NULL;
-		/* a refused file is passed over here: `plugin list` names it */
-		if (ex_plugin_open(o, files.name[i], NULL, &p) < 0 || p->score <= (best ? best->score : 0))
+		if (ex_plugin_open(o, files.name[i], &why, &p) < 0)
+			refused(ctx, files.name[i], ex_err_text(&why));
+		if (!p || p->score <= (best ? best->score : 0))
 			continue;
 		ex_plugin_unref(best);
 		best = EX_TAKE(p);

@@ -38,8 +38,10 @@ int ex_plugin_score(const struct ex_plugin *p, const char **ret_why);
 struct ex_ops;
 const struct ex_ops *ex_plugin_ops(const struct ex_plugin *p, const char **ret_why);
 
-/* Picks the best of dir's plugins by probe() when name is "auto": highest score wins, "ref" last. */
-int ex_plugin_open_best(const struct ex_loader_opts *o, struct ex_err *err, struct ex_plugin **ret);
+/* Picks the best of dir's plugins by probe() when name is "auto": highest score wins, "ref" last. refused: called for each file that was
+ * refused, and why. */
+int ex_plugin_open_best(const struct ex_loader_opts *o, void (*refused)(void *ctx, const char *path, const char *why),
+	void *ctx, struct ex_err *err, struct ex_plugin **ret);
 /* Lists every .so in DIR: calls fn for each; a refused one has table NULL and why. [loader] */
 int ex_plugin_each(const struct ex_loader_opts *o,
 	void (*fn)(void *ctx, const char *path, const struct ex_plugin *p, const char *why), void *ctx,

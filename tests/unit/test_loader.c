@@ -252,27 +252,35 @@ static void count(void *ctx, const char *path, const struct ex_plugin *p, const 
 	assert_non_null(strstr(path, ".so"));
 }
 
+/* As count does, of what the choice of the best passed over. */
+static void count_refused(void *ctx, const char *path, const char *why)
+{
+	count(ctx, path, NULL, why);
+}
+
 static void test_best_and_each(void **state)
 {
 	(void)state;
 	struct ex_err err = EX_ERR_INIT;
 	struct ex_plugin *p = NULL;
-	unsigned n[2] = {0};
-	EXPECT_OK(err, ex_plugin_open_best(&OPTS, &err, &p));
+	unsigned n[2] = {0}, passed_over[2] = {0};
+	EXPECT_OK(err, ex_plugin_open_best(&OPTS, count_refused, passed_over, &err, &p));
 	assert_non_null(strstr(ex_plugin_path(p), "best.so"));
+	assert_int_equal(passed_over[1], 5);
 	ex_plugin_unref(p);
 	EXPECT_OK(err, ex_plugin_each(&OPTS, count, n, &err));
 	assert_int_equal(n[0], 6);
 	assert_int_equal(n[1], 5);
 	const struct ex_loader_opts none = {.dir = "/nonexistent"};
-	assert_int_equal(ex_plugin_open_best(&none, &err, &p), -ENOENT);
+	assert_int_equal(ex_plugin_open_best(&none, count_refused, n, &err, &p), -ENOENT);
 	copy_to(MODULES "/unfit.so", "unfit.so");
 	char only[80];
 	snprintf(only, sizeof only, "%s/only", scratch);
 	assert_int_equal(mkdir(only, 0700), 0);
 	copy_to(MODULES "/unfit.so", "only/unfit.so");
 	const struct ex_loader_opts unfit = {.dir = only};
-	assert_int_equal(ex_plugin_open_best(&unfit, &err, &p), -ENOENT);
+	assert_int_equal(ex_plugin_open_best(&unfit, count_refused, n, &err, &p), -ENOENT);
+	assert_int_equal(n[1], 5); /* one that does not fit the machine is no refusal */
 	assert_non_null(strstr(ex_err_text(&err), "no plugin"));
 }
 
