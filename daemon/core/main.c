@@ -93,9 +93,22 @@ static int dump_config(const struct ex_params *p)
 {
 	struct ex_str text = EX_STR_INIT;
 	ex_params_dump(p, &text);
-	bool ok = !text.oom && fputs(text.s, stdout) >= 0 && fflush(stdout) == 0;
+	if (!text.oom)
+		fputs(text.s, stdout);
+	else
+		fprintf(stderr, "expertd: out of memory\n");
+	bool ok = !text.oom;
 	ex_str_done(&text);
 	return ok ? EX_EXIT_OK : EX_EXIT_FAILURE;
+}
+
+/* What was printed must have arrived: a full disk is a failure. */
+static int finish_output(int status)
+{
+	if ((fflush(stdout) == 0 && !ferror(stdout)) || status != EX_EXIT_OK)
+		return status;
+	fprintf(stderr, "expertd: cannot write the output: %s\n", strerrordesc_np(errno));
+	return EX_EXIT_FAILURE;
 }
 
 /* One journal line per error; on a terminal or with --check-config that is stderr. */
@@ -145,7 +158,7 @@ int main(int argc, char **argv)
 	if (!fill_standard_fds())
 		return EX_EXIT_FAILURE;
 	if (!parse_options(argc, argv, &o, &status))
-		return status;
+		return finish_output(status);
 	if (ex_config_load(o.files, o.n_files, &params, &errors) < 0) {
 		log_errors(&errors);
 		ex_config_errors_done(&errors);
@@ -154,5 +167,5 @@ int main(int argc, char **argv)
 	status = o.mode == DUMP_CONFIG ? dump_config(&params) : check_or_run(&o, &params, &errors);
 	ex_params_done(&params);
 	ex_config_errors_done(&errors);
-	return status;
+	return finish_output(status);
 }

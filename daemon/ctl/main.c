@@ -232,6 +232,14 @@ static int parse(struct ctl *c, int argc, char **argv, char **ret_words, int *re
 	return CTL_OK;
 }
 
+/* What was printed must have arrived: a full disk is a failure. */
+static int finish_output(int rc)
+{
+	if ((fflush(stdout) != 0 || ferror(stdout)) && rc == CTL_OK)
+		rc = ctl_fail(CTL_FAILED, "cannot write the output: %s", strerror(errno));
+	return rc;
+}
+
 static int run(struct ctl *c, int n_words, char **words, int used)
 {
 	const struct ctl_cmd *k = c->cmd;
@@ -251,9 +259,7 @@ static int run(struct ctl *c, int n_words, char **words, int used)
 	c->tty = isatty(STDOUT_FILENO);
 	rc = k->run(c, n_args, words + used);
 	ctl_disconnect(c);
-	if ((fflush(stdout) != 0 || ferror(stdout)) && rc == CTL_OK)
-		rc = ctl_fail(CTL_FAILED, "cannot write the output: %s", strerror(errno));
-	return rc;
+	return finish_output(rc);
 }
 
 int main(int argc, char **argv)
@@ -265,17 +271,17 @@ int main(int argc, char **argv)
 	if (!words)
 		return ctl_fail(CTL_FAILED, "out of memory");
 	if (argc >= 2 && strcmp(argv[1], "__complete") == 0)
-		return complete(argc - 2, argv + 2);
+		return finish_output(complete(argc - 2, argv + 2));
 	int rc = parse(&c, argc, argv, words, &n_words, &used);
 	if (rc)
 		return rc;
 	if (ctl_has(&c, "version")) {
 		printf("expertctl %s\n", PACKAGE_VERSION);
-		return CTL_OK;
+		return finish_output(CTL_OK);
 	}
 	if (ctl_has(&c, "help")) {
 		print_help(c.cmd);
-		return CTL_OK;
+		return finish_output(CTL_OK);
 	}
 	if (n_words == 0) {
 		print_help(NULL);

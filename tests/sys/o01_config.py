@@ -163,3 +163,16 @@ def test_parameters_against_the_model(case):
             line = text[:text.index(f"{key} = {value}")].count("\n") + 1
             check(f, text, f"{path}:{line}: [{section}] {key} = {value}: ", wanted)
             expect_equal(run(f, "--config", path).returncode, 78, f"exit status of a start with {key} = {value}")
+
+
+def test_full_disk(case):
+    """What cannot be written to stdout is a failure that says so, not a success."""
+    with case.fleet() as f:
+        path = os.path.join(f.dir, "expertd.conf")
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(ini(good(f)))
+        for argv in ([f.expertd, "--check-config", "--config", path], [f.expertd, "--dump-config", "--config", path],
+                     [f.expertd, "--version"], [f.expertd, "--help"], [f.expertctl, "--version"], [f.expertctl, "--help"]):
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                p = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+            expect(p.returncode == 1 and "No space left" in p.stderr, f"{argv}: exit {p.returncode}, {p.stderr!r}")
