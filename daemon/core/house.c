@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define THREADS_AUTO_MAX 128u /* threads = auto: more would wait for memory */
+#define CPUS_MAX         ((size_t)1 << 20)
 #define TICK_NS          (500 * EX_NS_PER_MS)
 #define PROGRESS_NS      EX_NS_PER_S        /* STATUS= this often while loading */
 #define PROGRESS_LOG_NS  (10 * EX_NS_PER_S) /* and a journal line this often */
@@ -78,11 +79,20 @@ static const char *plugin_option(void *ctx, const char *key)
 	return strcmp(key, "threads") == 0 ? host->threads : NULL;
 }
 
+/* The kernel refuses a set that is smaller than its own (EINVAL), whatever number of processors there are. */
 static unsigned n_processors(void)
 {
-	cpu_set_t set;
-	unsigned n = sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
-	return EX_MIN(n, THREADS_AUTO_MAX);
+	for (size_t n = CPU_SETSIZE; n <= CPUS_MAX; n *= 2) {
+		cpu_set_t *set = CPU_ALLOC(n);
+		int rc = set ? sched_getaffinity(0, CPU_ALLOC_SIZE(n), set) : -1;
+		unsigned count = rc == 0 ? (unsigned)CPU_COUNT_S(CPU_ALLOC_SIZE(n), set) : 0;
+		bool small = rc < 0 && set && errno == EINVAL;
+		if (set)
+			CPU_FREE(set);
+		if (!small)
+			return EX_MAX(EX_MIN(count, THREADS_AUTO_MAX), 1u);
+	}
+	return 1;
 }
 
 static void passed_over(void *ctx, const char *path, const char *why)
