@@ -8,14 +8,16 @@ man_MANS += $(MAN_FILLED)
 CLEANFILES += $(MAN_FILLED)
 EXTRA_DIST += $(MAN_FILLED:=.scd) docs/OPERATIONS.md
 
-docs/man/expertd.8: docs/man/expertd.8.scd docs/man/print_tables$(EXEEXT)
-docs/man/expertd.conf.5: docs/man/expertd.conf.5.scd docs/man/print_tables$(EXEEXT)
+# The pages are written for --sysconfdir=/etc.
+MAN_SED = $(SED) -e 's|/etc/expertd|$(sysconfdir)/expertd|g'
+docs/man/expertd.8: docs/man/expertd.8.scd docs/man/print_tables$(EXEEXT) Makefile
+docs/man/expertd.conf.5: docs/man/expertd.conf.5.scd docs/man/print_tables$(EXEEXT) Makefile
 $(MAN_FILLED):
-	$(AM_V_GEN)$(MKDIR_P) docs/man && docs/man/print_tables$(EXEEXT) manual < $(top_srcdir)/$@.scd > $@.tmp.scd && \
+	$(AM_V_GEN)$(MKDIR_P) docs/man && $(MAN_SED) $(top_srcdir)/$@.scd | docs/man/print_tables$(EXEEXT) manual > $@.tmp.scd && \
 		$(SCDOC) < $@.tmp.scd > $@.tmp && mv $@.tmp $@ && rm -f $@.tmp.scd
 
 man_MANS += docs/man/expertctl.1
 CLEANFILES += docs/man/expertctl.1
 EXTRA_DIST += docs/man/expertctl.1.scd docs/ARCHITECTURE.md docs/HACKING.md docs/NEWS.md docs/NUMERICS.md docs/PERFORMANCE.md
-docs/man/expertctl.1: docs/man/expertctl.1.scd
-	$(AM_V_GEN)$(MKDIR_P) docs/man && $(SCDOC) < $(top_srcdir)/$@.scd > $@.tmp && mv $@.tmp $@
+docs/man/expertctl.1: docs/man/expertctl.1.scd Makefile
+	$(AM_V_GEN)$(MKDIR_P) docs/man && $(MAN_SED) $(top_srcdir)/$@.scd | $(SCDOC) > $@.tmp && mv $@.tmp $@
