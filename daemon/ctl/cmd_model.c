@@ -114,7 +114,7 @@ int ctl_cmd_model_synth(struct ctl *c, int argc, char **argv)
 		return ctl_fail(CTL_FAILED, "%s", ex_err_text(&err));
 	char took[32];
 	if (c->json)
-		ctl_print_json(json_pack("{s:s, s:I, s:f}", "dir", out, "seed", (json_int_t)o.seed, "seconds",
+		ctl_print_json(json_pack("{s:s, s:o, s:f}", "dir", out, "seed", ctl_json_u64(o.seed), "seconds",
 				       (double)(ex_now_ns() - start) / 1e9),
 			false);
 	else

@@ -85,6 +85,8 @@ void ctl_disconnect(struct ctl *c);
 /* A message as JSON, by its descriptor: field names as in the proto, bytes as base16, absent messages left out. Never
  * NULL. */
 json_t *ctl_json(const ProtobufCMessage *m);
+/* A number; beyond INT64_MAX, which a JSON library may make negative, its digits as a string. */
+json_t *ctl_json_u64(uint64_t v);
 /* Prints j (takes the reference) on one line (compact) or indented. */
 void ctl_print_json(json_t *j, bool compact);
 

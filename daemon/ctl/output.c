@@ -45,6 +45,15 @@ static json_t *real_value(double v)
 	return isfinite(v) ? json_real(v) : json_null();
 }
 
+json_t *ctl_json_u64(uint64_t v)
+{
+	char digits[24];
+	if (v <= INT64_MAX)
+		return json_integer((json_int_t)v);
+	snprintf(digits, sizeof digits, "%llu", (unsigned long long)v);
+	return json_string(digits);
+}
+
 static json_t *value(const ProtobufCFieldDescriptor *f, const void *p)
 {
 	switch (f->type) {
@@ -56,9 +65,10 @@ static json_t *value(const ProtobufCFieldDescriptor *f, const void *p)
 	case PROTOBUF_C_TYPE_INT64:
 	case PROTOBUF_C_TYPE_SINT64:
 	case PROTOBUF_C_TYPE_SFIXED64:
+		return json_integer(*(const int64_t *)p);
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_FIXED64:
-		return json_integer((json_int_t) * (const uint64_t *)p);
+		return ctl_json_u64(*(const uint64_t *)p);
 	case PROTOBUF_C_TYPE_UINT32:
 	case PROTOBUF_C_TYPE_FIXED32:
 		return json_integer(*(const uint32_t *)p);

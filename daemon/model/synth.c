@@ -291,12 +291,31 @@ static int write_all(struct plan *p, const char *path, int fd, const char *text,
 	return 0;
 }
 
+/* Until it is on the disk: config.json must not outlive a power failure that the weights do not. path: of a file or a directory. */
+static int sync_fd(struct plan *p, const char *path, int fd)
+{
+	/* file systems that cannot sync a directory say EINVAL */
+	if (fsync(fd) < 0 && errno != EINVAL)
+		return ex_err_errno(p->err, -errno, "cannot write '%s' to the disk", path);
+	return 0;
+}
+
+static int sync_dir(struct plan *p)
+{
+	EX_CLEANUP(ex_closep) int fd = open(p->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return ex_err_errno(p->err, -errno, "cannot open directory '%s'", p->dir);
+	return sync_fd(p, p->dir, fd);
+}
+
 static int write_text(struct plan *p, const char *name, const char *text, size_t n)
 {
 	char path[PATH_MAX];
 	EX_CLEANUP(ex_closep) int fd = -1;
 	int rc = create_file(p, name, path, &fd);
-	return rc < 0 ? rc : write_all(p, path, fd, text, n);
+	if (rc == 0)
+		rc = write_all(p, path, fd, text, n);
+	return rc < 0 ? rc : sync_fd(p, path, fd);
 }
 
 /* Eight bytes of length, little-endian, and the JSON of items from..to-1, padded so that data starts at a multiple of
@@ -336,7 +355,7 @@ static int write_tensors(struct plan *p, size_t from, size_t to)
 	for (size_t i = from; i < to; i++)
 		if ((rc = write_tensor(p, path, fd, h.n, &p->items[i])) < 0)
 			return rc;
-	return 0;
+	return sync_fd(p, path, fd);
 }
 
 static int write_index(struct plan *p)
@@ -452,8 +471,9 @@ int ex_model_synth(const char *config_path, const char *dir, const struct ex_syn
 	if (rc < 0 || (rc = ex_model_config_parse(config_path, text, n, err, &c)) < 0)
 		return rc;
 	if ((rc = ex_tensors_each(&c, add_item, &p)) == 0 && (rc = lay_out(&p)) == 0 && (rc = prepare_dir(&p)) == 0 &&
-		(rc = write_files(&p)) == 0)
-		rc = write_config(&p, config_path, text, n);
+		(rc = write_files(&p)) == 0 && (rc = sync_dir(&p)) == 0 &&
+		(rc = write_config(&p, config_path, text, n)) == 0)
+		rc = sync_dir(&p);
 	free(p.items);
 	return rc;
 }

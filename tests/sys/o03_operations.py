@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator sees: status, lists, events, metrics, exit codes, a signal's effect."""
 
+import json
 import os
 import pty
 import re
@@ -206,3 +207,11 @@ def test_completion(case):
         expect("--seed=" in words(f, "chat", "--se"), words(f, "chat", "--se"))
         expect(any(w.endswith("/cpu.so") for w in words(f, "plugin", "check", f.root + "/lib/expertd/plugins/")), "no plugin is offered")
         expect("-o default" in words(f, "model", "synth", "--config", "=", "/")[-1], "file names of values are not completed")
+
+
+def test_numbers_beyond_int64(case):
+    """A seed beyond 2^63 is what was given, in JSON as text."""
+    with case.fleet() as f:
+        p = subprocess.run([f.expertctl, "model", "synth", "--json", f"--config={f.model}/config.json", f"--out={f.dir}/m",
+                            f"--seed={2**64 - 1}"], capture_output=True, text=True, timeout=120, check=True)
+        expect_equal(json.loads(p.stdout)["seed"], str(2**64 - 1), "the seed")
