@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -24,6 +25,8 @@
 #define BACKLOG        64
 #define PEERS_MAX      4096 /* descriptors whose peer is remembered; above, a peer has no name */
 #define FD_SHORTAGE_MS 100  /* pause after an accept that failed for want of descriptors or memory */
+#define LOCK_WAIT_MS   10
+#define LOCK_MS_MAX    5000 /* a start holds the lock for some system calls */
 #define SUN_PATH_MAX   (sizeof((struct sockaddr_un *)NULL)->sun_path - 1)
 
 const char *ex_listen_unix_path(const char *listen)
@@ -166,11 +169,36 @@ static int remove_stale(const struct sockaddr_un *a)
 	return unlink(a->sun_path) ? -errno : 0;
 }
 
+/* The directory of the path, locked: another process that starts on the same path would take a socket that is bound and not yet listened
+ * on for a left-over one. A descriptor to close, or -errno; -EAGAIN: somebody holds the lock too long. */
+static int lock_directory(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[sizeof((struct sockaddr_un *)NULL)->sun_path] = ".";
+	if (slash)
+		snprintf(dir, sizeof dir, "%.*s", (int)EX_MAX(slash - path, 1), path);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (unsigned waited_ms = 0; flock(fd, LOCK_EX | LOCK_NB); waited_ms += LOCK_WAIT_MS) {
+		int rc = -errno;
+		if (rc != -EWOULDBLOCK || waited_ms >= LOCK_MS_MAX) {
+			close(fd);
+			return rc;
+		}
+		poll(NULL, 0, LOCK_WAIT_MS);
+	}
+	return fd;
+}
+
 /* Listens at l->address with the file's mode; before listen(), nobody gets in, so the mode is in time. */
 static int bind_path(struct ex_unix_listener *l, uint32_t mode)
 {
 	const struct sockaddr *a = (const struct sockaddr *)&l->address;
 	struct stat st;
+	EX_CLEANUP(ex_closep) int lock = lock_directory(l->address.sun_path);
+	if (lock < 0)
+		return lock;
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l->fd < 0)
 		return -errno;

@@ -386,6 +386,58 @@ static int nobody(void *ctx, uint32_t uid, uint32_t gid, int32_t pid)
 	return -EACCES;
 }
 
+struct starter {
+	struct fixture *f;
+	pthread_t thread;
+	pthread_barrier_t *together;
+	const char *listen;
+	int rc;
+	struct ex_server *server;
+};
+
+static void *start_one(void *arg)
+{
+	struct starter *st = arg;
+	struct ex_method methods[N_METHODS];
+	fill_methods(st->f, methods);
+	struct ex_server_opts o = {.listen = st->listen, .loops = st->f->loops, .n_loops = 2, .methods = methods};
+	pthread_barrier_wait(st->together);
+	st->rc = ex_server_start(&o, NULL, &st->server);
+	return NULL;
+}
+
+/* Of several that start at once on a socket that a dead process left behind one gets it. Fails when a second takes the first one's away. */
+static void test_unix_started_at_once(void **state)
+{
+	struct fixture *f = *state;
+	char listen[128];
+	pthread_barrier_t together;
+	snprintf(listen, sizeof listen, "unix:%s/s", f->dir);
+	for (int round = 0; round < 50; round++) {
+		struct starter st[4];
+		struct sockaddr_un a = {.sun_family = AF_UNIX};
+		int n = 0, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		memcpy(a.sun_path, listen + 5, strlen(listen + 5));
+		assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+		close(fd);
+		pthread_barrier_init(&together, NULL, EX_ARRAY_LEN(st));
+		for (size_t i = 0; i < EX_ARRAY_LEN(st); i++) {
+			st[i] = (struct starter){.f = f, .listen = listen, .together = &together};
+			pthread_create(&st[i].thread, NULL, start_one, &st[i]);
+		}
+		for (size_t i = 0; i < EX_ARRAY_LEN(st); i++) {
+			pthread_join(st[i].thread, NULL);
+			n += st[i].rc == 0;
+			assert_true(st[i].rc == 0 || st[i].rc == -EADDRINUSE);
+		}
+		assert_int_equal(n, 1);
+		assert_int_equal(access(listen + 5, F_OK), 0);
+		for (size_t i = 0; i < EX_ARRAY_LEN(st); i++)
+			ex_server_stop(st[i].server, 0);
+		pthread_barrier_destroy(&together);
+	}
+}
+
 static void test_unix_peer_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -490,6 +542,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unix_paths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unix_socket, setup_loops, teardown),
 		cmocka_unit_test_setup_teardown(test_unix_peer_is_refused, setup_loops, teardown),
+		cmocka_unit_test_setup_teardown(test_unix_started_at_once, setup_loops, teardown),
 		cmocka_unit_test_setup_teardown(test_health, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
