@@ -34,6 +34,7 @@ static _Noreturn void be_child(const struct ex_conformance_opts *o, int fd)
 		signal(deadly[i], SIG_DFL);
 	own.report = send_check;
 	own.ctx = &fd;
+	setpgid(0, 0); /* what a plugin forks is ended with it */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	ex_conformance_run(&own);
 	send_check(&fd, &END);
@@ -70,9 +71,24 @@ static void report_end(const struct ex_conformance_opts *o, struct ex_check *now
 	o->report(o->ctx, now);
 }
 
+/* Ends the child, if it hangs, and all that it forked; its status. Nothing is reaped before the group is killed: its id is not reused. */
+static int end_child(pid_t pid, bool timed_out, bool *ret_hung)
+{
+	siginfo_t si = {0};
+	int status = 0;
+	/* what it forked may keep the pipe open when it has long ended */
+	*ret_hung = timed_out && (waitid(P_PID, (id_t)pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0 || !si.si_pid);
+	while (!*ret_hung && waitid(P_PID, (id_t)pid, &si, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+		;
+	kill(-pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
 int ex_conformance_run_forked(const struct ex_conformance_opts *o, struct ex_err *err)
 {
-	int fd[2], status = 0, rc;
+	int fd[2], rc;
 	if (pipe2(fd, O_CLOEXEC) < 0)
 		return ex_err_errno(err, -errno, "cannot check '%s'", o->path);
 	fflush(NULL); /* what is buffered is written once, by the parent */
@@ -85,9 +101,10 @@ int ex_conformance_run_forked(const struct ex_conformance_opts *o, struct ex_err
 	}
 	if (pid == 0)
 		be_child(o, fd[1]);
+	setpgid(pid, pid); /* whoever comes first */
 	close(fd[1]);
 	int n_failed = 0;
-	bool ended = false;
+	bool ended = false, hung;
 	struct ex_check now = {.result = EX_CHECK_BEGINS, .name = "start"}, next;
 	while ((rc = receive(fd[0], o->hang_s ? o->hang_s : HANG_S, &next)) == 1 || rc == -EAGAIN) {
 		if (rc == -EAGAIN)
@@ -99,12 +116,9 @@ int ex_conformance_run_forked(const struct ex_conformance_opts *o, struct ex_err
 		o->report(o->ctx, &now);
 	}
 	close(fd[0]);
-	if (rc == -ETIMEDOUT)
-		kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	int status = end_child(pid, rc == -ETIMEDOUT, &hung);
 	if (!ended || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-		report_end(o, &now, rc == -ETIMEDOUT, status);
+		report_end(o, &now, hung, status);
 		n_failed++;
 	}
 	return n_failed;

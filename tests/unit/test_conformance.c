@@ -7,6 +7,8 @@
 #include "expert/conformance.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #ifdef EX_SANITIZED
 #define N_SANITIZED 1 /* the leak check is skipped */
@@ -134,6 +136,25 @@ static void test_mistakes(void **state)
 	mistake = NULL;
 }
 
+/* What a plugin forked keeps the pipe open, and is ended with the plugin's process. Fails when the crash is called a hang, and by not
+ * ending when the orphan lives. */
+static void test_orphans(void **state)
+{
+	(void)state;
+	struct results r;
+	int status;
+	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	mistake = "forks";
+	assert_true(run("tests/unit/plugins/.libs", "wrong", true, 2, &r) >= 1);
+	mistake = NULL;
+	const struct ex_check *c = find(&r, "parity f32");
+	if (c->result != EX_CHECK_FAIL || !strstr(c->detail, "SIGSEGV"))
+		fail_msg("%d: %s", c->result, c->detail);
+	assert_true(waitpid(-1, &status, 0) > 0);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+}
+
 /* The structs are the caller's only until load() returns; what they point to is the plugin's until unload(). */
 static void test_kept_structs(void **state)
 {
@@ -160,6 +181,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_mistakes),
+		cmocka_unit_test(test_orphans),
 		cmocka_unit_test(test_kept_structs),
 		cmocka_unit_test(test_unfit_is_skipped),
 	};

@@ -102,6 +102,11 @@ static int wrong_run(struct expertd_shard *s, const struct expertd_batch *b)
 		_exit(0);
 	if (makes("hangs"))
 		pause();
+	if (makes("forks")) {
+		if (fork() == 0)
+			pause();
+		raise(SIGSEGV);
+	}
 	if (makes("leaks_in_run"))
 		lose(2048);
 	write_astray(s, b);
