@@ -329,7 +329,7 @@ static void test_events(void **state)
 	wait_events(&l, 1, false);
 	ex_event(EX_EV_DAEMON_STOPPING, NULL, "later \xff");
 	wait_events(&l, 2, false);
-	assert_string_equal(l.last, "DAEMON_STOPPING|later ?|");
+	assert_string_equal(l.last, "DAEMON_STOPPING|later \\xff|");
 	ex_stream_cancel(s);
 	wait_events(&l, 2, true);
 	assert_int_equal(l.status, EX_STATUS_CANCELLED);
