@@ -8,8 +8,8 @@ man_MANS += $(MAN_FILLED)
 CLEANFILES += $(MAN_FILLED)
 EXTRA_DIST += $(MAN_FILLED:=.scd) docs/OPERATIONS.md
 
-# The pages are written for --sysconfdir=/etc.
-MAN_SED = $(SED) -e 's|/etc/expertd|$(sysconfdir)/expertd|g'
+# The pages are written for --sysconfdir=/etc. An underscore would begin emphasis: it is escaped.
+MAN_SED = $(SED) -e 's|/etc/expertd|$(subst _,\\_,$(sysconfdir))/expertd|g'
 docs/man/expertd.8: docs/man/expertd.8.scd docs/man/print_tables$(EXEEXT) Makefile
 docs/man/expertd.conf.5: docs/man/expertd.conf.5.scd docs/man/print_tables$(EXEEXT) Makefile
 $(MAN_FILLED):
