@@ -495,6 +495,12 @@ char *ex_params_origin(const struct ex_params *p, const struct ex_param *row, ch
 	return buf;
 }
 
+/* Sections with values that count whether or not a file has them are always there. */
+static bool has_section(const struct ex_params *p, enum ex_section_id id)
+{
+	return p->there[id] || id == EX_SECTION_node || id == EX_SECTION_model;
+}
+
 void ex_params_dump(const struct ex_params *p, struct ex_str *out)
 {
 	struct ex_str value = EX_STR_INIT;
@@ -502,8 +508,7 @@ void ex_params_dump(const struct ex_params *p, struct ex_str *out)
 	int section = -1;
 	for (size_t i = 0; i < EX_PARAM_N; i++) {
 		const struct ex_param *row = &ex_param_table[i];
-		bool always = row->section_id == EX_SECTION_node || row->section_id == EX_SECTION_model;
-		if (!p->there[row->section_id] && !always)
+		if (!has_section(p, row->section_id))
 			continue;
 		if ((int)row->section_id != section)
 			ex_str_addf(out, "%s[%s]\n", section >= 0 ? "\n" : "", row->section);
@@ -517,10 +522,16 @@ void ex_params_dump(const struct ex_params *p, struct ex_str *out)
 	ex_str_done(&value);
 }
 
-void ex_params_reload(struct ex_params *p, struct ex_params *fresh,
-	void (*fn)(void *ctx, const struct ex_param *row, bool taken), void *ctx)
+void ex_params_reload(
+	struct ex_params *p, struct ex_params *fresh, void (*fn)(void *ctx, const char *name, bool taken), void *ctx)
 {
 	struct ex_str old = EX_STR_INIT, new = EX_STR_INIT;
+	char name[64];
+	for (enum ex_section_id id = 0; id < EX_SECTION_N; id++)
+		if (has_section(p, id) != has_section(fresh, id)) {
+			snprintf(name, sizeof name, "[%s]", ex_param_sections[id].name);
+			fn(ctx, name, false);
+		}
 	for (size_t i = 0; i < EX_PARAM_N; i++) {
 		const struct ex_param *row = &ex_param_table[i];
 		uint64_t swap[2];
@@ -542,7 +553,8 @@ void ex_params_reload(struct ex_params *p, struct ex_params *fresh,
 			p->origin[i] = fresh->origin[i];
 			fresh->origin[i] = o;
 		}
-		fn(ctx, row, taken);
+		snprintf(name, sizeof name, "[%s] %s", row->section, row->key);
+		fn(ctx, name, taken);
 	}
 	ex_str_done(&old);
 	ex_str_done(&new);

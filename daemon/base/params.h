@@ -113,10 +113,10 @@ void ex_param_allowed(const struct ex_param *row, struct ex_str *out);
 void ex_params_dump(const struct ex_params *p, struct ex_str *out);
 
 /* Takes the values that differ from `fresh` and may change while running over into p; those of a section that came or went, node and model
- * excepted, do not. fn is called for every row that differs;
- * taken says whether it was. */
-void ex_params_reload(struct ex_params *p, struct ex_params *fresh,
-	void (*fn)(void *ctx, const struct ex_param *row, bool taken), void *ctx);
+ * excepted, do not. fn is called for every value that differs, named "[node] drain_s", and for every section that came or went,
+ * "[expert]"; taken says whether it was taken over. */
+void ex_params_reload(
+	struct ex_params *p, struct ex_params *fresh, void (*fn)(void *ctx, const char *name, bool taken), void *ctx);
 
 /* Of n words, the one that `word` was perhaps meant to be: fewest edits, at most 3 and less than half its length; NULL when none is near. */
 const char *ex_nearest_word(const char *word, const char *const *words, size_t n);

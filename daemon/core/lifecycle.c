@@ -64,12 +64,10 @@ struct changes {
 	void *fn_ctx;
 };
 
-static void note_change(void *ctx, const struct ex_param *row, bool taken)
+static void note_change(void *ctx, const char *name, bool taken)
 {
 	struct changes *c = ctx;
 	struct ex_str *list = taken ? &c->taken : &c->left;
-	char name[64];
-	snprintf(name, sizeof name, "[%s] %s", row->section, row->key);
 	ex_str_addf(list, "%s%s", list->n ? ", " : "", name);
 	if (c->changed)
 		c->changed(c->fn_ctx, name, taken);
@@ -104,12 +102,15 @@ static int reload(
 	ex_lock_take(&l->reloading); /* the INI library's settings are the process's */
 	rc = ex_config_load(l->files, l->n_files, &fresh, &errors);
 	if (rc == 0) {
-		ex_lock_take(&l->lock);
-		ex_params_reload(l->params, &fresh, note_change, &c);
-		ex_log_level(ex_config_log_level(l->params));
-		ex_house_reload(l->house);
-		ex_house_reload_tls(l->house, l->params);
-		ex_lock_give(&l->lock);
+		rc = ex_config_check_model(&fresh, &errors); /* else the restart that a change needs would be refused */
+		if (rc == 0) {
+			ex_lock_take(&l->lock);
+			ex_params_reload(l->params, &fresh, note_change, &c);
+			ex_log_level(ex_config_log_level(l->params));
+			ex_house_reload(l->house);
+			ex_house_reload_tls(l->house, l->params);
+			ex_lock_give(&l->lock);
+		}
 		ex_params_done(&fresh);
 	}
 	ex_lock_give(&l->reloading);

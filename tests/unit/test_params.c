@@ -199,14 +199,14 @@ struct seen {
 	char last_left[64];
 };
 
-static void note(void *ctx, const struct ex_param *row, bool taken)
+static void note(void *ctx, const char *name, bool taken)
 {
 	struct seen *s = ctx;
 	if (taken)
 		s->n_taken++;
 	else {
 		s->n_left++;
-		snprintf(s->last_left, sizeof s->last_left, "%s.%s", row->section, row->key);
+		snprintf(s->last_left, sizeof s->last_left, "%s", name);
 	}
 }
 
@@ -223,7 +223,7 @@ static void test_reload(void **state)
 	ex_params_reload(&p, &fresh, note, &seen);
 	assert_int_equal(seen.n_taken, 1);
 	assert_int_equal(seen.n_left, 1);
-	assert_string_equal(seen.last_left, "router.listen");
+	assert_string_equal(seen.last_left, "[router] listen");
 	assert_int_equal(p.node_drain_s, 5);
 	assert_string_equal(p.origin[EX_P_node_drain_s].file, "f");
 	assert_string_equal(p.router_listen, "127.0.0.1:7100");
@@ -244,10 +244,33 @@ static void test_reload_of_a_section(void **state)
 		p.there[EX_SECTION_tls] = there;
 		ex_params_reload(&p, &fresh, note, &seen);
 		assert_int_equal(seen.n_taken, there);
-		assert_int_equal(seen.n_left, !there);
+		assert_int_equal(seen.n_left, there ? 0 : 2); /* the section and the value */
 		assert_int_equal(p.tls_peers.n, there);
 		ex_params_done(&fresh);
 	}
+}
+
+/* A section that came or went is a change, even without a value. */
+static void test_reload_sections(void **state)
+{
+	(void)state;
+	struct ex_err err;
+	struct ex_params fresh;
+	struct seen seen = {0};
+	EXPECT_OK(err, ex_params_init(&fresh, &err));
+	fresh.there[EX_SECTION_node] = true; /* it counts without being there */
+	ex_params_reload(&p, &fresh, note, &seen);
+	assert_int_equal(seen.n_left, 0);
+	fresh.there[EX_SECTION_expert] = true;
+	ex_params_reload(&p, &fresh, note, &seen);
+	assert_int_equal(seen.n_left, 1);
+	assert_string_equal(seen.last_left, "[expert]");
+	assert_false(p.there[EX_SECTION_expert]);
+	p.there[EX_SECTION_metrics] = p.there[EX_SECTION_expert] = true;
+	ex_params_reload(&p, &fresh, note, &seen);
+	assert_int_equal(seen.n_left, 2);
+	assert_string_equal(seen.last_left, "[metrics]");
+	ex_params_done(&fresh);
 }
 
 static void test_nearest(void **state)
@@ -272,6 +295,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dump, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload_of_a_section, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reload_sections, setup, teardown),
 		cmocka_unit_test(test_nearest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
