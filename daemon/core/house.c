@@ -55,6 +55,11 @@ void ex_house_progress(struct ex_house *h, const char *what, uint64_t done, uint
 	ex_log(LOG_INFO, "%s: %llu of %llu", what, (unsigned long long)done, (unsigned long long)total);
 }
 
+size_t ex_house_receive_bytes_max(const struct ex_house *h)
+{
+	return h->p->node_receive_bytes_max ? h->p->node_receive_bytes_max : ex_mem_available() / 2;
+}
+
 EX_PRINTF(3, 4)
 static void plugin_log(void *ctx, int priority, const char *fmt, ...)
 {

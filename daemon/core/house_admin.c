@@ -94,6 +94,8 @@ static int start_server(struct ex_house *h, struct ex_err *err)
 		.authorize = authorize,
 		.authorize_ctx = h,
 		.socket_mode = grouped ? 0660 : 0600,
+		.connections_max = h->p->node_connections_max,
+		.receive_bytes_max = ex_house_receive_bytes_max(h),
 	};
 	int rc = ex_server_start(&s, err, &h->admin_server);
 	if (rc < 0)

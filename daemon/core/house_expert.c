@@ -122,6 +122,8 @@ static int start_data_server(struct ex_house *h, struct ex_err *err)
 		.methods = ex_experts_service_data_methods(h->experts_service, 0),
 		.bulk = true,
 		.bare = true,
+		.connections_max = p->node_connections_max,
+		.receive_bytes_max = ex_house_receive_bytes_max(h),
 	};
 	int rc = ex_server_start(&s, err, &h->expert_data_server);
 	if (rc < 0)
@@ -166,6 +168,8 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 		.tls = h->tls,
 		.refused = ex_house_refused_peer,
 		.refused_ctx = h,
+		.connections_max = p->node_connections_max,
+		.receive_bytes_max = ex_house_receive_bytes_max(h),
 	};
 	rc = ex_server_start(&s, err, &h->expert_server);
 	if (rc < 0)

@@ -131,6 +131,8 @@ void ex_house_show(struct ex_house *h);
 int ex_house_check_cancelled(struct ex_house *h, struct ex_err *err);
 /* STATUS= and, less often, a journal line: "loading shards: 12 of 48". [loader] */
 void ex_house_progress(struct ex_house *h, const char *what, uint64_t done, uint64_t total);
+/* [node] receive_bytes_max; auto: half of the memory that is available just now. */
+size_t ex_house_receive_bytes_max(const struct ex_house *h);
 /* Opens a plugin by name, or the best of dir, and makes its host. threads 0: one per processor. host is at its final place. [loader] */
 int ex_house_open_plugin(const char *name, const char *dir, uint32_t threads, const struct ex_text_list *options,
 	struct ex_err *err, struct ex_plugin_host *host, struct ex_plugin **ret);

@@ -213,13 +213,17 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot make the Router service");
 	const struct ex_method *methods = ex_router_service_methods(h->router_service, 0);
-	const struct ex_server_opts s = {.listen = p->router_listen,
+	const struct ex_server_opts s = {
+		.listen = p->router_listen,
 		.loops = loops,
 		.n_loops = 1,
 		.methods = methods,
 		.tls = h->tls_clients,
 		.refused = ex_house_refused_peer,
-		.refused_ctx = h};
+		.refused_ctx = h,
+		.connections_max = p->node_connections_max,
+		.receive_bytes_max = ex_house_receive_bytes_max(h),
+	};
 	rc = ex_server_start(&s, err, &h->router_server);
 	if (rc < 0)
 		return ex_err_prefix(err, "[router] listen");

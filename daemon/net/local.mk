@@ -8,6 +8,7 @@ libexpertd_la_SOURCES += \
 	daemon/net/listen.c daemon/net/listen.h \
 	daemon/net/loop.c daemon/net/loop.h daemon/net/tag.h \
 	daemon/net/msg.c daemon/net/msg.h daemon/net/msg_internal.h \
+	daemon/net/peers.c daemon/net/peers.h \
 	daemon/net/reflection.c \
 	daemon/net/rpc.c daemon/net/rpc.h \
 	daemon/net/scratch.c daemon/net/scratch.h \

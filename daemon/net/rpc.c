@@ -33,7 +33,8 @@ struct ex_rpc {
 	_Atomic bool cancelled;
 	int grpc_cancelled;         /* written by gRPC before on_close */
 	grpc_byte_buffer *incoming; /* written by gRPC before on_recv */
-	bool refused;               /* by start(): no more callbacks [cq] */
+	int place;                  /* of its connection, negative: none [cq] */
+	bool refused;               /* before or by start(): no more callbacks [cq] */
 	bool got_message;           /* [cq] */
 
 	pthread_mutex_t lock; /* guards all below */
@@ -118,10 +119,11 @@ static void batch_done(struct ex_rpc *rpc)
 		return;
 	grpc_call_unref(call);
 	struct ex_rpc_env *env = rpc->env;
+	int place = rpc->place;
 	if (env->method && env->method->done && !rpc->refused)
 		env->method->done(rpc, ex_rpc_cancelled(rpc), env->method->ctx);
 	ex_rpc_drop(rpc);
-	env->ended(env);
+	env->ended(env, place);
 }
 
 static void on_close(struct ex_tag *t, bool ok)
@@ -238,6 +240,28 @@ static void open_unknown(struct ex_rpc *rpc)
 	open_call(rpc, EX_STATUS_UNIMPLEMENTED, text);
 }
 
+/* grpc_peer: what gRPC calls the other end. */
+static void begin(struct ex_rpc *rpc, const char *grpc_peer)
+{
+	struct ex_rpc_env *env = rpc->env;
+	struct ex_err err = EX_ERR_INIT;
+	env->name_peer(env, grpc_peer, rpc->peer);
+	if (env->admit(env, rpc->call, rpc->peer, &err)) {
+		rpc->refused = true;
+		open_call(rpc, EX_STATUS_PERMISSION_DENIED, ex_err_text(&err));
+		return;
+	}
+	if (!env->method) {
+		open_unknown(rpc);
+		return;
+	}
+	rpc->place = env->enter(env, grpc_peer);
+	int rc = rpc->place < 0 ? rpc->place : env->method->start ? env->method->start(rpc, env->method->ctx) : 0;
+	rpc->refused = rc < 0;
+	open_call(rpc, rc < 0 ? ex_status_from_errno(rc) : NO_STATUS,
+		rpc->place < 0 ? "as many connections as are allowed have calls already (connections_max)" : NULL);
+}
+
 static void on_new(struct ex_tag *t, bool ok)
 {
 	struct ex_rpc *rpc = EX_CONTAINER_OF(t, struct ex_rpc, on_new);
@@ -249,21 +273,8 @@ static void on_new(struct ex_tag *t, bool ok)
 	}
 	env->taken(env, true);
 	char *peer = grpc_call_get_peer(rpc->call);
-	env->name_peer(env, peer, rpc->peer);
+	begin(rpc, peer);
 	gpr_free(peer);
-	struct ex_err err = EX_ERR_INIT;
-	if (env->admit(env, rpc->call, rpc->peer, &err)) {
-		rpc->refused = true;
-		open_call(rpc, EX_STATUS_PERMISSION_DENIED, ex_err_text(&err));
-		return;
-	}
-	if (!env->method) {
-		open_unknown(rpc);
-		return;
-	}
-	int rc = env->method->start ? env->method->start(rpc, env->method->ctx) : 0;
-	rpc->refused = rc < 0;
-	open_call(rpc, rc < 0 ? ex_status_from_errno(rc) : NO_STATUS, NULL);
 }
 
 int ex_rpc_request(grpc_server *server, struct ex_rpc_env *env)
@@ -275,6 +286,7 @@ int ex_rpc_request(grpc_server *server, struct ex_rpc_env *env)
 	rpc->refs = 1;
 	rpc->env = env;
 	rpc->status = NO_STATUS;
+	rpc->place = -1;
 	rpc->closed = true; /* until open_call: what start() sends or says waits for it */
 	rpc->on_new.fn = on_new;
 	rpc->on_close.fn = on_close;

@@ -16,12 +16,14 @@ struct ex_rpc_env {
 	void *registered; /* gRPC's handle of the path */
 	/* A request was matched by a call, or failed for good (the server is stopping). [cq] */
 	void (*taken)(struct ex_rpc_env *env, bool ok);
-	/* After the last callback of a call; it must not be touched any more. [cq] */
-	void (*ended)(struct ex_rpc_env *env);
+	/* After the last callback of a call; it must not be touched any more. place: what enter returned, or negative. [cq] */
+	void (*ended)(struct ex_rpc_env *env, int place);
 	/* Names the peer of a call by what gRPC calls it. buf: EX_RPC_PEER_MAX bytes. */
 	void (*name_peer)(struct ex_rpc_env *env, const char *grpc_peer, char *buf);
 	/* Whether the peer may call at all, before anything is done for it. -errno: refused, err is the status's text. */
 	int (*admit)(struct ex_rpc_env *env, grpc_call *call, const char *peer, struct ex_err *err);
+	/* A call of a method begins: the place of its connection, for `ended`, or -ENOSPC: the server serves no further one. [cq] */
+	int (*enter)(struct ex_rpc_env *env, const char *grpc_peer);
 };
 
 /* Asks gRPC for the next call of env's method; `taken` follows, and after taken(ok) `ended` does. -ENOMEM, -ESHUTDOWN:

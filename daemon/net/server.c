@@ -6,6 +6,7 @@
 #include "base/lock.h"
 #include "base/mem.h"
 #include "net/listen.h"
+#include "net/peers.h"
 #include "net/rpc.h"
 #include "net/service.h"
 #include "net/tag.h"
@@ -23,6 +24,7 @@
 #define KEEPALIVE_MS      10000
 #define KEEPALIVE_WAIT_MS 5000
 #define CLIENT_PING_MS    500 /* how often a client may ping */
+#define IDLE_MS           300000
 /* gRPC 1.51 loses the list of the handshake's read slices when there are more than the 8 that it keeps in place: 3 KB a connection with
  * reads of 4 MiB */
 #define TLS_READ_BYTES (256 << 10)
@@ -38,7 +40,8 @@ struct ex_server {
 	grpc_server *grpc;
 	int port;
 	struct ex_unix_listener *listener; /* NULL: TCP */
-	struct ex_tls *tls;                /* NULL: plain text, or a unix socket */
+	struct ex_peers *peers;
+	struct ex_tls *tls; /* NULL: plain text, or a unix socket */
 	void (*refused)(void *ctx, const char *peer, const char *text);
 	void *refused_ctx;
 	struct ex_health *health; /* NULL: a bare server, as reflection */
@@ -79,9 +82,11 @@ static void request_calls(struct route *r)
 	ex_lock_give(&s->lock);
 }
 
-static void ended(struct ex_rpc_env *env)
+static void ended(struct ex_rpc_env *env, int place)
 {
 	struct ex_server *s = env->server;
+	if (place >= 0)
+		ex_peers_leave(s->peers, place);
 	ex_lock_take(&s->lock);
 	s->n_open--;
 	pthread_cond_broadcast(&s->changed);
@@ -98,7 +103,7 @@ static void taken(struct ex_rpc_env *env, bool ok)
 	if (ok)
 		request_calls(r);
 	else
-		ended(env);
+		ended(env, -1);
 }
 
 /* "ipv4:127.0.0.1:40312" → "127.0.0.1:40312", "ipv6:%5B::1%5D:9" → "[::1]:9", "fd:7" → "unix:uid=0,pid=71". */
@@ -132,6 +137,11 @@ static int admit(struct ex_rpc_env *env, grpc_call *call, const char *peer, stru
 	if (rc && s->refused)
 		s->refused(s->refused_ctx, peer, ex_err_text(err));
 	return rc;
+}
+
+static int enter(struct ex_rpc_env *env, const char *grpc_peer)
+{
+	return ex_peers_enter(env->server->peers, grpc_peer);
 }
 
 /* --- start ------------------------------------------------------------------------------------------------------- */
@@ -174,8 +184,12 @@ static void add_routes(struct ex_server *s, const struct ex_server_opts *o)
 {
 	for (size_t i = 0; i <= s->n_methods; i++) {
 		struct route *r = &s->routes[s->n_routes++];
-		r->env = (struct ex_rpc_env){
-			.server = s, .taken = taken, .ended = ended, .name_peer = name_peer, .admit = admit};
+		r->env = (struct ex_rpc_env){.server = s,
+			.taken = taken,
+			.ended = ended,
+			.name_peer = name_peer,
+			.admit = admit,
+			.enter = enter};
 		r->env.loop = o->loops[0];
 		if (i == s->n_methods) /* the last one: unknown methods */
 			break;
@@ -192,13 +206,28 @@ static grpc_arg int_arg(const char *key, int value)
 	return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
 }
 
-static grpc_server *create_server(const struct ex_server *s, bool bulk)
+/* Received and not yet freed, all connections together. Beyond it gRPC gives up idle connections, then calls, and takes no new connection.
+ * Below two of the largest messages none would ever get through. */
+static grpc_resource_quota *create_quota(size_t bytes, size_t message_bytes_max)
+{
+	grpc_resource_quota *q = grpc_resource_quota_create("server");
+	grpc_resource_quota_resize(q, EX_MAX(bytes, 2 * message_bytes_max));
+	return q;
+}
+
+static grpc_server *create_server(const struct ex_server *s, const struct ex_server_opts *o)
 {
 	size_t max = EX_SERVER_MESSAGE_BYTES_MAX;
 	for (size_t i = 0; i < s->n_methods; i++)
 		max = EX_MAX(max, s->methods[i].message_bytes_max);
 	assert(max <= INT32_MAX);
+	grpc_resource_quota *quota =
+		create_quota(o->receive_bytes_max ? o->receive_bytes_max : EX_SERVER_RECEIVE_BYTES_MAX, max);
 	grpc_arg args[] = {
+		{.type = GRPC_ARG_POINTER,
+			.key = (char *)GRPC_ARG_RESOURCE_QUOTA,
+			.value.pointer = {quota, grpc_resource_quota_arg_vtable()}},
+		int_arg(GRPC_ARG_MAX_CONNECTION_IDLE_MS, IDLE_MS),
 		int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* else two processes would share a port without a word */
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max),
 		int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, EX_SERVER_STREAMS_MAX),
@@ -213,8 +242,10 @@ static grpc_server *create_server(const struct ex_server *s, bool bulk)
 		int_arg(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 4 << 20),
 		int_arg(GRPC_ARG_TCP_READ_CHUNK_SIZE, s->tls ? TLS_READ_BYTES : 4 << 20),
 	};
-	grpc_channel_args a = {.num_args = EX_ARRAY_LEN(args) - (bulk ? 0 : 4), .args = args};
-	return grpc_server_create(&a, NULL);
+	grpc_channel_args a = {.num_args = EX_ARRAY_LEN(args) - (o->bulk ? 0 : 4), .args = args};
+	grpc_server *g = grpc_server_create(&a, NULL);
+	grpc_resource_quota_unref(quota);
+	return g;
 }
 
 static int listen_tcp(struct ex_server *s, const char *listen, struct ex_err *err)
@@ -249,7 +280,10 @@ static int start(struct ex_server *s, const struct ex_server_opts *o, struct ex_
 	int rc = add_methods(s, o, err);
 	if (rc)
 		return rc;
-	s->grpc = create_server(s, o->bulk);
+	s->peers = ex_peers_new(o->connections_max ? o->connections_max : EX_SERVER_CONNECTIONS_MAX);
+	if (!s->peers)
+		return ex_err_errno(err, -ENOMEM, "failed to start a server on '%s'", o->listen);
+	s->grpc = create_server(s, o);
 	for (size_t i = 0; i < o->n_loops; i++)
 		grpc_server_register_completion_queue(s->grpc, ex_loop_queue(o->loops[i]), NULL);
 	add_routes(s, o);
@@ -351,6 +385,7 @@ struct ex_server *ex_server_stop(struct ex_server *s, unsigned grace_ms)
 	if (s->grpc)
 		grpc_server_destroy(s->grpc);
 	s->listener = ex_unix_listener_free(s->listener);
+	ex_peers_free(s->peers);
 	ex_health_free(s->health);
 	ex_reflection_free(s->reflection);
 	ex_lock_done(&s->lock);

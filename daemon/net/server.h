@@ -10,8 +10,10 @@
 #include "net/tls.h"
 
 #define EX_SERVER_METHODS_MAX       64
-#define EX_SERVER_STREAMS_MAX       1024       /* calls at once on one connection; more wait at the client */
-#define EX_SERVER_MESSAGE_BYTES_MAX (4u << 20) /* a method's limit when it names none */
+#define EX_SERVER_STREAMS_MAX       1024              /* calls at once on one connection; more wait at the client */
+#define EX_SERVER_CONNECTIONS_MAX   4096              /* of a server that names none */
+#define EX_SERVER_RECEIVE_BYTES_MAX ((size_t)1 << 30) /* of a server that names none */
+#define EX_SERVER_MESSAGE_BYTES_MAX (4u << 20)        /* a method's limit when it names none */
 
 struct ex_server;
 struct ex_rpc; /* one call, server side; all kinds (unary, server, client and bidirectional streaming) look alike */
@@ -52,6 +54,12 @@ struct ex_server_opts {
 	/* A caller with a certificate of the CA was refused: text names it, and says why. [cq] NULL: none */
 	void (*refused)(void *ctx, const char *peer, const char *text);
 	void *refused_ctx;
+	/* Connections with calls at a time; calls of others end with RESOURCE_EXHAUSTED. Those without a call are closed
+	 * after 5 minutes. 0: the default above. */
+	unsigned connections_max;
+	/* What was received and is not yet freed, of all connections. Beyond it connections without calls are closed, then
+	 * calls end with RESOURCE_EXHAUSTED. Not below two of the longest messages. 0: the default above. */
+	size_t receive_bytes_max;
 };
 
 /* -EADDRINUSE, -ENAMETOOLONG (socket path), -EINVAL (address) say the address. A socket file that nobody listens on is

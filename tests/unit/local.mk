@@ -120,7 +120,8 @@ tests_unit_test_chat_SOURCES = tests/unit/test_chat.c
 tests_unit_test_chat_LDADD = $(TEST_LIBS)
 
 
-UNIT_NET = tests/unit/test_loop tests/unit/test_frame tests/unit/test_experts_service tests/unit/test_msg tests/unit/test_server_client
+UNIT_NET = tests/unit/test_loop tests/unit/test_frame tests/unit/test_experts_service tests/unit/test_msg tests/unit/test_server_client \
+	tests/unit/test_server_limits tests/unit/test_peers
 check_PROGRAMS += $(UNIT_NET)
 TESTS += $(UNIT_NET)
 tests_unit_test_loop_SOURCES = tests/unit/test_loop.c
@@ -133,6 +134,10 @@ tests_unit_test_msg_SOURCES = tests/unit/test_msg.c
 tests_unit_test_msg_LDADD = $(TEST_LIBS)
 tests_unit_test_server_client_SOURCES = tests/unit/test_server_client.c tests/unit/server_pair.c tests/unit/server_pair.h
 tests_unit_test_server_client_LDADD = $(TEST_LIBS)
+tests_unit_test_server_limits_SOURCES = tests/unit/test_server_limits.c tests/unit/server_pair.c tests/unit/server_pair.h
+tests_unit_test_server_limits_LDADD = $(TEST_LIBS)
+tests_unit_test_peers_SOURCES = tests/unit/test_peers.c
+tests_unit_test_peers_LDADD = $(TEST_LIBS)
 
 noinst_HEADERS += tests/unit/certs.h
 UNIT_TLS = tests/unit/test_cert tests/unit/test_tls tests/unit/test_dispatch_tls tests/unit/test_words

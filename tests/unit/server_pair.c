@@ -144,11 +144,15 @@ void fill_methods(struct fixture *f, struct ex_method methods[static N_METHODS])
 	memcpy(methods, all, sizeof all);
 }
 
-void start(struct fixture *f, const char *listen)
+void start_with(struct fixture *f, const char *listen, const struct ex_server_opts *more)
 {
 	struct ex_err err = EX_ERR_INIT;
 	struct ex_method methods[N_METHODS];
-	struct ex_server_opts o = {.listen = listen, .loops = f->loops, .n_loops = 2, .methods = methods};
+	struct ex_server_opts o = *more;
+	o.listen = listen;
+	o.loops = f->loops;
+	o.n_loops = 2;
+	o.methods = more->methods ? more->methods : methods;
 	fill_methods(f, methods);
 	EXPECT_OK(err, ex_server_start(&o, &err, &f->server));
 	if (ex_server_port(f->server))
@@ -157,6 +161,11 @@ void start(struct fixture *f, const char *listen)
 		snprintf(f->address, sizeof f->address, "%s", listen);
 	struct ex_channel_opts c = {.target = f->address, .loop = f->client_loop};
 	EXPECT_OK(err, ex_channel_new(&c, &err, &f->channel));
+}
+
+void start(struct fixture *f, const char *listen)
+{
+	start_with(f, listen, &(struct ex_server_opts){0});
 }
 
 int setup_loops(void **state)

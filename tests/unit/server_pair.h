@@ -38,8 +38,9 @@ void fill_methods(struct fixture *f, struct ex_method methods[static N_METHODS])
 int setup_loops(void **state);
 int setup(void **state);
 int teardown(void **state);
-/* A server that listens there, and a client of it. */
+/* A server that listens there, and a client of it; more: further options, with methods or NULL for the fixture's. */
 void start(struct fixture *f, const char *listen);
+void start_with(struct fixture *f, const char *listen, const struct ex_server_opts *more);
 
 struct heard {
 	pthread_mutex_t lock;

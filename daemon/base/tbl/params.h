@@ -20,6 +20,8 @@ EX_PARAM(node, admin_group, STR, "", "", 0, 32, RESTART, "Members of this group 
 EX_PARAM(node, state, PATH, "", "/var/lib/expertd", 0, 0, RESTART, "Directory for what must outlive the process. Made with mode 0700 when it is missing.")
 EX_PARAM(node, log_level, ENUM, "error|warning|notice|info|debug", "info", 0, 0, LIVE, "Journal lines of lesser weight are dropped.")
 EX_PARAM(node, drain_s, U32, "s", "30", 0, 3600, LIVE, "How long requests in flight may go on after a stop was asked for.")
+EX_PARAM(node, connections_max, U32, "connections", "4096", 1, 65536, RESTART, "Connections that may have calls at a time, for each listen address and the admin socket. Calls of further ones end with RESOURCE_EXHAUSTED. One that had no call for 5 minutes is closed.")
+EX_PARAM(node, receive_bytes_max, BYTES_AUTO, "", "auto", 67108864, 17592186044416, RESTART, "Bytes that were received and not yet worked off, for each listen address and the admin socket. Beyond it connections without calls are closed, then calls end with RESOURCE_EXHAUSTED. Never below two of the longest messages. auto: half of the memory that is available when the address is opened.")
 EX_PARAM(node, insecure, BOOL, "", "no", 0, 0, RESTART, "Lets listen addresses be others than loopback, though the traffic is neither encrypted nor authenticated. Not needed where [tls] protects it.")
 
 EX_SECTION(model, "The model that is served. All hosts of a fleet have the same one.")
