@@ -36,7 +36,7 @@ static void answer(struct ex_rpc *rpc, serving_status status)
 	r.status = status;
 	struct ex_out *o = ex_out_pack(&r.base);
 	if (o)
-		ex_rpc_send(rpc, o);
+		ex_rpc_send_newest(rpc, o); /* a watcher that does not read is owed one state, not all that were */
 	else
 		ex_rpc_finish(rpc, EX_STATUS_RESOURCE_EXHAUSTED, "out of memory");
 }

@@ -312,12 +312,14 @@ int ex_rpc_request(grpc_server *server, struct ex_rpc_env *env)
 
 /* --- what services call ---------------------------------------------------------------------------------- */
 
-int ex_rpc_send(struct ex_rpc *rpc, struct ex_out *o)
+static int send_message(struct ex_rpc *rpc, struct ex_out *o, bool newest)
 {
 	EX_CHECK_OBJ(rpc, RPC_MAGIC);
 	pthread_mutex_lock(&rpc->lock);
 	bool dead = !rpc->call || rpc->status != NO_STATUS || ex_rpc_cancelled(rpc);
 	if (!dead) {
+		if (newest)
+			ex_sendq_drop(&rpc->out);
 		ex_sendq_push(&rpc->out, o);
 		push(rpc);
 	}
@@ -326,6 +328,16 @@ int ex_rpc_send(struct ex_rpc *rpc, struct ex_out *o)
 		return 0;
 	ex_out_free(o);
 	return -ECANCELED;
+}
+
+int ex_rpc_send(struct ex_rpc *rpc, struct ex_out *o)
+{
+	return send_message(rpc, o, false);
+}
+
+int ex_rpc_send_newest(struct ex_rpc *rpc, struct ex_out *o)
+{
+	return send_message(rpc, o, true);
 }
 
 size_t ex_rpc_queued_bytes(const struct ex_rpc *rpc)

@@ -77,6 +77,8 @@ struct ex_server *ex_server_stop(struct ex_server *s, unsigned grace_ms);
 /* Sends o (takes it). Queued without bound checks: the service looks at ex_rpc_queued_bytes. After finish or cancel:
  * dropped, -ECANCELED. [any] */
 int ex_rpc_send(struct ex_rpc *rpc, struct ex_out *o);
+/* The same in place of all that is queued and not being sent yet: for states, of which only the newest matters. [any] */
+int ex_rpc_send_newest(struct ex_rpc *rpc, struct ex_out *o);
 size_t ex_rpc_queued_bytes(const struct ex_rpc *rpc); /* accepted, not yet given to the transport. [any] */
 /* Ends the call after what is queued; status: enum ex_status. First one wins. text: copied, NULL: none. [any] */
 void ex_rpc_finish(struct ex_rpc *rpc, int status, const char *text);

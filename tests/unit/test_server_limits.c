@@ -2,6 +2,7 @@
 /* net/server at its limits: connections, bytes received. Each bound is reached by some clients, and others are served beside them. */
 #include "server_pair.h"
 
+#include "proto/grpc/health/v1/health.pb-c.h"
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -165,6 +166,36 @@ static void test_bytes_received(void **state)
 		ex_msg_free(hoard[n]);
 }
 
+/* --- clients that do not read ------------------------------------------------------------------------------------ */
+
+#define N_STATES 40000 /* more than a call's flow control window holds */
+
+/* Of many states a watcher that does not read them is sent the last one, and few of the others. Fails when all are queued. */
+static void test_watch_unread(void **state)
+{
+	struct fixture *f = *state;
+	sem_t block;
+	struct heard h = HEARD_INIT;
+	Grpc__Health__V1__HealthCheckRequest q = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+	sem_init(&block, 0, 0);
+	h.block = &block;
+	start(f, "127.0.0.1:0");
+	struct ex_stream *s = open_stream(f, "/grpc.health.v1.Health/Watch", &h);
+	ex_stream_send(s, ex_out_pack(&q.base));
+	ex_stream_close_send(s);
+	wait_messages(&h, 1);
+	for (int i = 0; i < N_STATES; i++)
+		ex_server_set_serving(f->server, i % 2);
+	for (int i = 0; i < N_STATES + 2; i++)
+		sem_post(&block);
+	f->server = ex_server_stop(f->server, 20000); /* says NOT_SERVING after all that is queued */
+	wait_closed(&h);
+	assert_int_equal(h.status, EX_STATUS_UNAVAILABLE);
+	assert_in_range(h.n_messages, 2, N_STATES / 2);
+	ex_stream_drop(s);
+	sem_destroy(&block);
+}
+
 static int group_setup(void **state)
 {
 	(void)state;
@@ -185,6 +216,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_connections, setup_loops, teardown),
 		cmocka_unit_test_setup_teardown(test_connections_unix, setup_loops, teardown),
 		cmocka_unit_test_setup_teardown(test_bytes_received, setup_loops, teardown),
+		cmocka_unit_test_setup_teardown(test_watch_unread, setup_loops, teardown),
 	};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
