@@ -7,6 +7,7 @@
  * order costs a write of its own for the window update. */
 #include "net/rpc.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "net/msg_internal.h"
 #include "net/tag.h"
@@ -37,7 +38,11 @@ struct ex_rpc {
 	bool refused;               /* before or by start(): no more callbacks [cq] */
 	bool got_message;           /* [cq] */
 
-	pthread_mutex_t lock; /* guards all below */
+	struct ex_rpc *ending_prev, *ending_next; /* guarded by env->ending->lock, with the two below */
+	uint64_t ending_due_ns;
+	bool is_ending;
+
+	pthread_mutex_t lock; /* guards all below; before env->ending->lock */
 	struct ex_sendq out;
 	unsigned n_batches;
 	bool greeted; /* initial metadata went out with the first SEND or the status */
@@ -92,6 +97,58 @@ static void read_next(struct ex_rpc *rpc)
 	start_batch(rpc, &op, 1, &rpc->on_recv);
 }
 
+/* --- finished and not read ------------------------------------------------------------------------------- */
+
+static void add_ending(struct ex_rpc *rpc)
+{
+	struct ex_rpc_ending *e = rpc->env->ending;
+	pthread_mutex_lock(&e->lock);
+	rpc->is_ending = true;
+	rpc->ending_due_ns = ex_now_ns() + e->wait_ns;
+	rpc->ending_prev = e->last;
+	*(e->last ? &e->last->ending_next : &e->first) = rpc;
+	e->last = rpc;
+	pthread_mutex_unlock(&e->lock);
+}
+
+static void unlink_ending(struct ex_rpc_ending *e, struct ex_rpc *rpc)
+{
+	if (!rpc->is_ending)
+		return;
+	*(rpc->ending_prev ? &rpc->ending_prev->ending_next : &e->first) = rpc->ending_next;
+	*(rpc->ending_next ? &rpc->ending_next->ending_prev : &e->last) = rpc->ending_prev;
+	rpc->ending_prev = rpc->ending_next = NULL;
+	rpc->is_ending = false;
+}
+
+static void remove_ending(struct ex_rpc *rpc)
+{
+	struct ex_rpc_ending *e = rpc->env->ending;
+	pthread_mutex_lock(&e->lock);
+	unlink_ending(e, rpc);
+	pthread_mutex_unlock(&e->lock);
+}
+
+/* A reference to the first one whose time is over; NULL: none. */
+static struct ex_rpc *take_due(struct ex_rpc_ending *e, uint64_t now)
+{
+	pthread_mutex_lock(&e->lock);
+	struct ex_rpc *rpc = e->first && e->first->ending_due_ns <= now ? ex_rpc_hold(e->first) : NULL;
+	if (rpc)
+		unlink_ending(e, rpc);
+	pthread_mutex_unlock(&e->lock);
+	return rpc;
+}
+
+void ex_rpc_end_unread(struct ex_rpc_ending *e)
+{
+	uint64_t now = ex_now_ns();
+	for (struct ex_rpc *rpc; (rpc = take_due(e, now));) {
+		ex_rpc_abort(rpc, EX_STATUS_RESOURCE_EXHAUSTED, "the client does not read");
+		ex_rpc_drop(rpc);
+	}
+}
+
 /* --- the end --------------------------------------------------------------------------------------------- */
 
 static void rpc_free(struct ex_rpc *rpc)
@@ -118,6 +175,7 @@ static void batch_done(struct ex_rpc *rpc)
 	if (!over)
 		return;
 	grpc_call_unref(call);
+	remove_ending(rpc);
 	struct ex_rpc_env *env = rpc->env;
 	int place = rpc->place;
 	if (env->method && env->method->done && !rpc->refused)
@@ -352,6 +410,8 @@ void ex_rpc_finish(struct ex_rpc *rpc, int status, const char *text)
 	if (rpc->call && rpc->status == NO_STATUS) {
 		set_status(rpc, status, text);
 		push(rpc);
+		if (!rpc->status_started)
+			add_ending(rpc);
 	}
 	pthread_mutex_unlock(&rpc->lock);
 }
@@ -366,7 +426,7 @@ void ex_rpc_abort(struct ex_rpc *rpc, int status, const char *text)
 	EX_CHECK_OBJ(rpc, RPC_MAGIC);
 	pthread_mutex_lock(&rpc->lock);
 	if (rpc->call && !rpc->status_started) {
-		if (rpc->status == NO_STATUS)
+		if (rpc->status == NO_STATUS || rpc->status == EX_STATUS_OK) /* without its messages it is not OK */
 			set_status(rpc, status, text);
 		ex_sendq_drop(&rpc->out);
 	}

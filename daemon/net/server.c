@@ -25,6 +25,7 @@
 #define KEEPALIVE_WAIT_MS 5000
 #define CLIENT_PING_MS    500 /* how often a client may ping */
 #define IDLE_MS           300000
+#define SWEEP_MS          1000 /* how often calls that nobody reads to the end are looked for */
 /* gRPC 1.51 loses the list of the handshake's read slices when there are more than the 8 that it keeps in place: 3 KB a connection with
  * reads of 4 MiB */
 #define TLS_READ_BYTES (256 << 10)
@@ -41,6 +42,8 @@ struct ex_server {
 	int port;
 	struct ex_unix_listener *listener; /* NULL: TCP */
 	struct ex_peers *peers;
+	struct ex_rpc_ending ending;
+	struct ex_timer *sweep;
 	struct ex_tls *tls; /* NULL: plain text, or a unix socket */
 	void (*refused)(void *ctx, const char *peer, const char *text);
 	void *refused_ctx;
@@ -185,6 +188,7 @@ static void add_routes(struct ex_server *s, const struct ex_server_opts *o)
 	for (size_t i = 0; i <= s->n_methods; i++) {
 		struct route *r = &s->routes[s->n_routes++];
 		r->env = (struct ex_rpc_env){.server = s,
+			.ending = &s->ending,
 			.taken = taken,
 			.ended = ended,
 			.name_peer = name_peer,
@@ -275,6 +279,12 @@ static void on_shutdown(struct ex_tag *t, bool ok)
 	ex_lock_give(&s->lock);
 }
 
+static void sweep(void *ctx)
+{
+	struct ex_server *s = ctx;
+	ex_rpc_end_unread(&s->ending);
+}
+
 static int start(struct ex_server *s, const struct ex_server_opts *o, struct ex_err *err)
 {
 	int rc = add_methods(s, o, err);
@@ -283,6 +293,11 @@ static int start(struct ex_server *s, const struct ex_server_opts *o, struct ex_
 	s->peers = ex_peers_new(o->connections_max ? o->connections_max : EX_SERVER_CONNECTIONS_MAX);
 	if (!s->peers)
 		return ex_err_errno(err, -ENOMEM, "failed to start a server on '%s'", o->listen);
+	unsigned finish_ms = o->finish_ms ? o->finish_ms : EX_SERVER_FINISH_MS;
+	s->ending.wait_ns = finish_ms * EX_NS_PER_MS;
+	rc = ex_timer_start(o->loops[0], EX_MIN(finish_ms, (unsigned)SWEEP_MS), sweep, s, &s->sweep);
+	if (rc)
+		return ex_err_errno(err, rc, "failed to start a server on '%s'", o->listen);
 	s->grpc = create_server(s, o);
 	for (size_t i = 0; i < o->n_loops; i++)
 		grpc_server_register_completion_queue(s->grpc, ex_loop_queue(o->loops[i]), NULL);
@@ -313,6 +328,7 @@ int ex_server_start(const struct ex_server_opts *o, struct ex_err *err, struct e
 	s->refused_ctx = o->refused_ctx;
 	ex_lock_init(&s->lock, "server");
 	ex_cond_init(&s->changed);
+	pthread_mutex_init(&s->ending.lock, NULL);
 	int rc = start(s, o, err);
 	if (rc) {
 		ex_server_stop(s, 0);
@@ -382,6 +398,7 @@ struct ex_server *ex_server_stop(struct ex_server *s, unsigned grace_ms)
 	EX_CHECK_OBJ(s, SERVER_MAGIC);
 	if (s->started)
 		shut_down(s, grace_ms);
+	ex_timer_cancel(s->sweep);
 	if (s->grpc)
 		grpc_server_destroy(s->grpc);
 	s->listener = ex_unix_listener_free(s->listener);
@@ -390,6 +407,7 @@ struct ex_server *ex_server_stop(struct ex_server *s, unsigned grace_ms)
 	ex_reflection_free(s->reflection);
 	ex_lock_done(&s->lock);
 	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->ending.lock);
 	s->magic = 0;
 	free(s);
 	return NULL;

@@ -13,6 +13,7 @@
 #define EX_SERVER_STREAMS_MAX       1024              /* calls at once on one connection; more wait at the client */
 #define EX_SERVER_CONNECTIONS_MAX   4096              /* of a server that names none */
 #define EX_SERVER_RECEIVE_BYTES_MAX ((size_t)1 << 30) /* of a server that names none */
+#define EX_SERVER_FINISH_MS         60000             /* of a server that names none */
 #define EX_SERVER_MESSAGE_BYTES_MAX (4u << 20)        /* a method's limit when it names none */
 
 struct ex_server;
@@ -60,6 +61,9 @@ struct ex_server_opts {
 	/* What was received and is not yet freed, of all connections. Beyond it connections without calls are closed, then
 	 * calls end with RESOURCE_EXHAUSTED. Not below two of the longest messages. 0: the default above. */
 	size_t receive_bytes_max;
+	/* How long after the end of a call its client may take to read what is queued; then the call is aborted. 0: the
+	 * default above. */
+	unsigned finish_ms;
 };
 
 /* -EADDRINUSE, -ENAMETOOLONG (socket path), -EINVAL (address) say the address. A socket file that nobody listens on is
@@ -80,7 +84,8 @@ int ex_rpc_send(struct ex_rpc *rpc, struct ex_out *o);
 /* The same in place of all that is queued and not being sent yet: for states, of which only the newest matters. [any] */
 int ex_rpc_send_newest(struct ex_rpc *rpc, struct ex_out *o);
 size_t ex_rpc_queued_bytes(const struct ex_rpc *rpc); /* accepted, not yet given to the transport. [any] */
-/* Ends the call after what is queued; status: enum ex_status. First one wins. text: copied, NULL: none. [any] */
+/* Ends the call after what is queued, which the client has finish_ms to read; status: enum ex_status. First one wins. text: copied,
+ * NULL: none. [any] */
 void ex_rpc_finish(struct ex_rpc *rpc, int status, const char *text);
 void ex_rpc_finish_errno(struct ex_rpc *rpc, int code, const char *text); /* maps -errno to a status */
 /* The same at once: what is queued is dropped. For a client that does not read. [any] */
