@@ -143,8 +143,11 @@ static void test_bytes_received(void **state)
 	int n_refused = 0;
 	for (int tries = 0; tries < 2000 && !n_refused && n_hoarded < N_HOARDERS; tries++) {
 		usleep(10000);
-		for (int i = 0; i < N_HOARDERS; i++)
+		for (int i = 0; i < N_HOARDERS; i++) {
+			pthread_mutex_lock(&h[i].lock);
 			n_refused += h[i].closed && h[i].status == EX_STATUS_RESOURCE_EXHAUSTED;
+			pthread_mutex_unlock(&h[i].lock);
+		}
 	}
 	for (int i = 0; i < N_HOARDERS; i++)
 		ex_stream_cancel(s[i]);
