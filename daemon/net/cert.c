@@ -23,12 +23,14 @@ struct ex_cert {
 	uint32_t magic;
 	_Atomic unsigned refs;
 	char *chain_pem, *key_pem, *ca_pem;
-	X509 *leaf;
-	STACK_OF(X509) * above; /* of the chain, behind the leaf; never NULL */
+	X509 *leaf;             /* NULL: it shows none */
+	STACK_OF(X509) * above; /* of the chain, behind the leaf */
 	X509_STORE *store;
 	char **peers; /* [n_peers] */
 	size_t n_peers;
 	int64_t expires_s;
+	const char *section;
+	bool calls_only;
 };
 
 typedef STACK_OF(X509) x509_stack;
@@ -133,7 +135,7 @@ static int check_names(const struct ex_cert *c, const X509 *x, const char *of, s
 	list_names(x, names);
 	if (!*names)
 		return ex_err_set(err, -EACCES, "the certificate%s has no name (SAN)", of);
-	return ex_err_set(err, -EACCES, "SAN '%s'%s is not among [tls] peers", names, of);
+	return ex_err_set(err, -EACCES, "SAN '%s'%s is not among %s peers", names, of, c->section);
 }
 
 /* --- dates and issuers --------------------------------------------------------------------------------------------- */
@@ -195,8 +197,8 @@ static int verify(const struct ex_cert *c, X509 *x, x509_stack *above, int purpo
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
 		return ex_err_set(err, -EACCES,
-			"the certificate%s (SAN '%s') is not signed by [tls] ca: its issuer is '%s'", of, names,
-			issuer);
+			"the certificate%s (SAN '%s') is not signed by %s ca: its issuer is '%s'", of, names,
+			c->section, issuer);
 	case X509_V_ERR_CERT_HAS_EXPIRED:
 		return ex_err_set(
 			err, -EACCES, "the certificate%s (SAN '%s') expired on %s", of, names, date_text(end, date));
@@ -326,30 +328,37 @@ static int copy_peers(struct ex_cert *c, const struct ex_cert_opts *o)
 	return c->peers ? 0 : -ENOMEM;
 }
 
-static int load(struct ex_cert *c, const struct ex_cert_opts *o, enum ex_cert_part *blame, struct ex_err *err)
+/* The certificate and its key. */
+static int load_own(struct ex_cert *c, const struct ex_cert_opts *o, enum ex_cert_part *blame, struct ex_err *err)
 {
-	char names[EX_CERT_TEXT_MAX];
 	*blame = EX_CERT_CHAIN;
 	int rc = load_chain(c, o->cert, err);
 	if (rc)
 		return rc;
 	*blame = EX_CERT_KEY;
 	rc = read_pem(o->key, err, &c->key_pem);
-	if (!rc)
-		rc = check_key(c, o, err);
+	return rc ? rc : check_key(c, o, err);
+}
+
+static int load(struct ex_cert *c, const struct ex_cert_opts *o, enum ex_cert_part *blame, struct ex_err *err)
+{
+	char names[EX_CERT_TEXT_MAX];
+	int rc = o->cert || !o->calls_only ? load_own(c, o, blame, err) : 0;
 	if (rc)
 		return rc;
 	*blame = EX_CERT_CA;
 	rc = load_ca(c, o->ca, err);
 	if (rc)
 		return rc;
+	if (copy_peers(c, o))
+		return ex_err_errno(err, -ENOMEM, "cannot read '%s'", o->ca);
+	if (!c->leaf)
+		return 0;
 	*blame = EX_CERT_CHAIN;
 	list_names(c->leaf, names);
-	if (!*names)
+	if (!*names && !o->calls_only)
 		return ex_err_set(err, -EINVAL,
 			"the certificate in '%s' has no subjectAltName: peers could not tell whose it is", o->cert);
-	if (copy_peers(c, o))
-		return ex_err_errno(err, -ENOMEM, "cannot read '%s'", o->cert);
 	return verify(c, c->leaf, c->above, X509_PURPOSE_ANY, "", err);
 }
 
@@ -358,9 +367,11 @@ int ex_cert_load(const struct ex_cert_opts *o, enum ex_cert_part *blame, struct 
 	struct ex_cert *c = ex_calloc(1, sizeof *c);
 	*blame = EX_CERT_CHAIN;
 	if (!c)
-		return ex_err_errno(err, -ENOMEM, "cannot read '%s'", o->cert);
+		return ex_err_errno(err, -ENOMEM, "cannot read '%s'", o->ca);
 	c->magic = CERT_MAGIC;
 	c->refs = 1;
+	c->section = o->section ? o->section : "[tls]";
+	c->calls_only = o->calls_only;
 	int rc = load(c, o, blame, err);
 	if (rc) {
 		ex_cert_drop(c);
@@ -402,10 +413,16 @@ struct ex_cert *ex_cert_drop(struct ex_cert *c)
 	return NULL;
 }
 
+/* Either may be NULL. */
+static bool same_text(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
 bool ex_cert_equal(const struct ex_cert *a, const struct ex_cert *b)
 {
-	bool same = a->n_peers == b->n_peers && !strcmp(a->chain_pem, b->chain_pem) &&
-		    !strcmp(a->key_pem, b->key_pem) && !strcmp(a->ca_pem, b->ca_pem);
+	bool same = a->n_peers == b->n_peers && same_text(a->chain_pem, b->chain_pem) &&
+		    same_text(a->key_pem, b->key_pem) && same_text(a->ca_pem, b->ca_pem);
 	for (size_t i = 0; same && i < a->n_peers; i++)
 		same = !strcmp(a->peers[i], b->peers[i]);
 	return same;
@@ -430,7 +447,11 @@ void ex_cert_view(const struct ex_cert *c, struct ex_cert_view *ret)
 {
 	EX_CHECK_OBJ(c, CERT_MAGIC);
 	*ret = (struct ex_cert_view){.expires_s = c->expires_s};
+	if (!c->leaf)
+		return;
 	list_names(c->leaf, ret->names);
+	if (!*ret->names)
+		name_of(X509_get_subject_name(c->leaf), ret->names);
 	name_of(X509_get_issuer_name(c->leaf), ret->issuer);
 	date_text(c->expires_s, ret->not_after);
 	BIGNUM *n = ASN1_INTEGER_to_BN(X509_get0_serialNumber(c->leaf), NULL);
@@ -443,7 +464,8 @@ void ex_cert_view(const struct ex_cert *c, struct ex_cert_view *ret)
 /* --- peers --------------------------------------------------------------------------------------------------------- */
 
 /* The certificate is for the host by whose name or address it is reached. */
-static int check_address(const X509 *x, const char *address, const char *of, struct ex_err *err)
+static int check_address(
+	const struct ex_cert *c, const X509 *x, const char *address, const char *of, struct ex_err *err)
 {
 	struct ex_addr a;
 	char names[EX_CERT_TEXT_MAX];
@@ -456,8 +478,8 @@ static int check_address(const X509 *x, const char *address, const char *of, str
 		return 0;
 	ERR_clear_error();
 	list_names(x, names);
-	return ex_err_set(err, -EACCES, "the certificate%s is for '%s', not for '%s', and [tls] peers lists no names",
-		of, names, a.host);
+	return ex_err_set(err, -EACCES, "the certificate%s is for '%s', not for '%s'%s", of, names, a.host,
+		c->calls_only ? "" : ", and [tls] peers lists no names");
 }
 
 int ex_cert_check_host(const struct ex_cert *c, const char *pem, const char *address, struct ex_err *err)
@@ -472,7 +494,7 @@ int ex_cert_check_host(const struct ex_cert *c, const char *pem, const char *add
 	int rc = verify(c, leaf, chain, X509_PURPOSE_SSL_SERVER, of, err);
 	if (rc)
 		return rc;
-	return c->n_peers ? check_names(c, leaf, of, err) : check_address(leaf, address, of, err);
+	return c->n_peers ? check_names(c, leaf, of, err) : check_address(c, leaf, address, of, err);
 }
 
 int ex_cert_check_caller(const struct ex_cert *c, const char *pem, struct ex_err *err)

@@ -20,6 +20,9 @@ struct ex_cert_opts {
 	/* [n_peers] globs; a peer must have a DNS or URI name that one of them matches. None: see ex_cert_check_host. */
 	const char *const *peers;
 	size_t n_peers;
+	const char *section; /* of the configuration, as errors call it; lives on. NULL: "[tls]" */
+	/* For calling alone: cert and key may both be NULL, and a certificate needs no name. */
+	bool calls_only;
 };
 enum ex_cert_part { EX_CERT_CHAIN, EX_CERT_KEY, EX_CERT_CA };
 
@@ -30,17 +33,17 @@ struct ex_cert *ex_cert_hold(struct ex_cert *c);
 struct ex_cert *ex_cert_drop(struct ex_cert *c); /* takes NULL; the last reference frees. [any] */
 bool ex_cert_equal(const struct ex_cert *a, const struct ex_cert *b);
 
-/* PEM, NUL-terminated, borrowed. */
+/* PEM, NUL-terminated, borrowed; chain and key: NULL when there are none. */
 const char *ex_cert_chain_pem(const struct ex_cert *c);
 const char *ex_cert_key_pem(const struct ex_cert *c);
 const char *ex_cert_ca_pem(const struct ex_cert *c);
 
 struct ex_cert_view {
-	char names[EX_CERT_TEXT_MAX];  /* "h1, spiffe://fleet/h1, 10.0.0.1" */
+	char names[EX_CERT_TEXT_MAX];  /* "h1, spiffe://fleet/h1, 10.0.0.1"; without such, the subject: "CN = h1" */
 	char issuer[EX_CERT_TEXT_MAX]; /* "CN = fleet CA" */
 	char serial[64];               /* hex */
 	char not_after[32];            /* "2027-02-01 12:00:00 UTC" */
-	int64_t expires_s;             /* the earliest end in the chain, seconds since 1970 */
+	int64_t expires_s; /* the earliest end in the chain, seconds since 1970; 0: there is no certificate */
 };
 void ex_cert_view(const struct ex_cert *c, struct ex_cert_view *ret);
 

@@ -291,7 +291,9 @@ static void status_text(const struct ex_stream *s, char *text, size_t size)
 		n = end ? (size_t)(end - from) : n;
 	}
 	int len = snprintf(text, size, "%.*s", (int)EX_MIN(n, size - 1), from);
-	if (!begin && strstr(text, "failed to connect") && strstr(text, "Socket closed"))
+	/* the second one: with TLS 1.3 a server looks at our certificate when the handshake is over for us */
+	if (!begin && strstr(text, "failed to connect") &&
+		(strstr(text, "Socket closed") || (s->tls && strstr(text, "Endpoint read failed"))))
 		snprintf(text + len, size - (size_t)len, "%s",
 			s->tls ? ": it may not accept our certificate" : ": it may want TLS");
 }

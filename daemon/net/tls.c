@@ -53,7 +53,7 @@ int ex_tls_new(const struct ex_cert_opts *o, struct ex_err *err, struct ex_tls *
 	struct ex_tls *t = ex_calloc(1, sizeof *t);
 	if (!t) {
 		ex_cert_drop(c);
-		return ex_err_errno(err, -ENOMEM, "cannot use '%s'", o->cert);
+		return ex_err_errno(err, -ENOMEM, "cannot use '%s'", o->ca);
 	}
 	t->magic = TLS_MAGIC;
 	t->generation = 1;
@@ -224,14 +224,17 @@ grpc_channel_credentials *ex_tls_channel_credentials(struct ex_tls *t, const cha
 	strcpy(v->target, target);
 	v->external = (grpc_tls_certificate_verifier_external){
 		.user_data = v, .verify = verify, .cancel = cancel, .destruct = destruct};
-	grpc_tls_identity_pairs *pairs = grpc_tls_identity_pairs_create();
-	grpc_tls_identity_pairs_add_pair(pairs, ex_cert_key_pem(c), ex_cert_chain_pem(c));
+	const bool shows = ex_cert_chain_pem(c) != NULL;
+	grpc_tls_identity_pairs *pairs = shows ? grpc_tls_identity_pairs_create() : NULL;
+	if (shows)
+		grpc_tls_identity_pairs_add_pair(pairs, ex_cert_key_pem(c), ex_cert_chain_pem(c));
 	grpc_tls_certificate_provider *p = grpc_tls_certificate_provider_static_data_create(ex_cert_ca_pem(c), pairs);
 	grpc_tls_certificate_verifier *g = grpc_tls_certificate_verifier_external_create(&v->external);
 	grpc_tls_credentials_options *o = grpc_tls_credentials_options_create();
 	grpc_tls_credentials_options_set_certificate_provider(o, p);
 	grpc_tls_credentials_options_watch_root_certs(o);
-	grpc_tls_credentials_options_watch_identity_key_cert_pairs(o);
+	if (shows)
+		grpc_tls_credentials_options_watch_identity_key_cert_pairs(o);
 	grpc_tls_credentials_options_set_certificate_verifier(o, g);
 	grpc_tls_credentials_options_set_verify_server_cert(o, 0); /* the verifier does, and says what is wrong */
 	grpc_tls_credentials_options_set_check_call_host(o, 0);

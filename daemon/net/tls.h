@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mutual TLS for servers and channels: both sides show a certificate of the CA and look at each other's name. Layer L1.
+/* Mutual TLS for servers and channels: both sides show a certificate of the CA and look at each other's name. For channels alone
+ * (calls_only) there may be no certificate to show. Layer L1.
  *
  * What a process shows may be replaced while it runs: handshakes from then on use the new certificate, connections that are there live on.
  * Server: the handshake requires and verifies the caller's certificate, and each call is refused with PERMISSION_DENIED before its service

@@ -220,6 +220,44 @@ static void test_callers(void **state)
 	ex_cert_drop(some);
 }
 
+/* Who only calls may show nothing, or a certificate without names, and speaks of its own section. */
+static void test_calls_only(void **state)
+{
+	(void)state;
+	struct cert_paths p;
+	struct ex_cert_view v;
+	struct ex_err err = EX_ERR_INIT;
+	enum ex_cert_part blame;
+	struct ex_cert *none, *again, *plain;
+	EX_CLEANUP(ex_freep) char *h1 = read_pem("h1.crt"), *alien = read_pem("alien.crt");
+	struct ex_cert_opts o = *paths_of(&p, dir, "plain", "ca", NULL, 0);
+	o.section = "[etcd]";
+	o.calls_only = true;
+	EXPECT_OK(err, ex_cert_load(&o, &blame, &err, &plain));
+	ex_cert_view(plain, &v);
+	assert_non_null(strstr(v.names, "CN = "));
+	assert_true(v.expires_s > time(NULL));
+	o.cert = o.key = NULL;
+	EXPECT_OK(err, ex_cert_load(&o, &blame, &err, &none));
+	EXPECT_OK(err, ex_cert_load(&o, &blame, &err, &again));
+	ex_cert_view(none, &v);
+	assert_int_equal(v.expires_s, 0);
+	assert_null(ex_cert_chain_pem(none));
+	assert_null(ex_cert_key_pem(none));
+	assert_true(ex_cert_equal(none, again));
+	assert_false(ex_cert_equal(none, plain));
+	assert_false(ex_cert_equal(plain, none));
+	EXPECT_OK(err, ex_cert_check_host(none, h1, "127.0.0.1:9", &err));
+	assert_int_equal(ex_cert_check_host(none, alien, "h1:9", &err), -EACCES);
+	assert_non_null(strstr(err.text, "is not signed by [etcd] ca: its issuer is 'CN = another CA'"));
+	assert_int_equal(ex_cert_check_host(none, h1, "10.9.9.9:9", &err), -EACCES);
+	assert_string_equal(err.text,
+		"the certificate of 10.9.9.9:9 is for 'h1, spiffe://fleet/h1, 127.0.0.1', not for '10.9.9.9'");
+	ex_cert_drop(none);
+	ex_cert_drop(again);
+	ex_cert_drop(plain);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -228,6 +266,7 @@ int main(void)
 		cmocka_unit_test(test_hosts),
 		cmocka_unit_test(test_first_counts),
 		cmocka_unit_test(test_callers),
+		cmocka_unit_test(test_calls_only),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
