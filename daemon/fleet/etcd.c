@@ -10,6 +10,7 @@
 
 #define ETCD_MAGIC UINT32_C(0x65746364)
 #define RETRY_NS   (200 * EX_NS_PER_MS) /* between probes while the cluster is down */
+#define RETELL_NS  (10 * EX_NS_PER_S)   /* between two reasons why it is */
 
 static ex_etcd_done_fn probe_done;
 
@@ -18,6 +19,7 @@ enum up_state { UP_UNKNOWN, UP_YES, UP_NO };
 struct endpoint {
 	char *name;
 	struct ex_channel *channel;
+	char said[EX_ETCD_WHY_MAX - 80]; /* why it failed, as it was told last */
 };
 
 struct ex_etcd {
@@ -32,7 +34,7 @@ struct ex_etcd {
 	enum up_state up;
 	unsigned n_failures; /* of probes, in a row */
 	bool probing;
-	uint64_t next_probe_ns;
+	uint64_t next_probe_ns, told_ns;
 };
 
 struct etcd_call {
@@ -84,17 +86,29 @@ static bool is_stopping(const struct ex_etcd *e)
 
 static void set_up(struct ex_etcd *e, enum up_state up, const char *why)
 {
-	if (e->up == up)
-		return;
 	e->up = up;
+	e->told_ns = ex_now_ns();
 	e->o.ops->state(e->o.ctx, up == UP_YES, why);
+}
+
+/* Probes of all endpoints failed, that of p last. While the cluster is down, another reason at an endpoint is told as well. */
+static void set_down(struct ex_etcd *e, struct endpoint *p, int status, const char *text)
+{
+	char why[EX_ETCD_WHY_MAX], said[sizeof p->said];
+	ex_etcd_text(said, sizeof said, text, strlen(text));
+	const bool news = strcmp(said, p->said) != 0, first = e->up != UP_NO;
+	if (!first && (!news || ex_now_ns() - e->told_ns < RETELL_NS))
+		return;
+	memcpy(p->said, said, sizeof said);
+	snprintf(why, sizeof why, "%.48s: %s: %s", p->name, ex_status_name(status), said);
+	set_up(e, UP_NO, why);
 }
 
 /* Something sent to endpoint i failed: another is used, and probed at once. What comes late from one that is not in use
  * any more says nothing. Only probes make the cluster down: a single kind of call may fail for reasons of its own. */
 static void endpoint_failed(struct ex_etcd *e, size_t i, bool probe, int status, const char *text)
 {
-	char why[EX_ETCD_WHY_MAX], said[EX_ETCD_WHY_MAX - 80];
+	struct endpoint *p = &e->endpoints[i];
 	if (is_stopping(e) || i != e->active)
 		return;
 	e->active = (i + 1) % e->o.n_endpoints;
@@ -103,11 +117,10 @@ static void endpoint_failed(struct ex_etcd *e, size_t i, bool probe, int status,
 	bool down = e->n_failures == e->o.n_endpoints;
 	e->next_probe_ns = ex_now_ns() + (down ? RETRY_NS : 0);
 	e->o.ops->moved(e->o.ctx);
-	if (!down)
-		return;
-	ex_etcd_text(said, sizeof said, text, strlen(text));
-	snprintf(why, sizeof why, "%.48s: %s: %s", e->endpoints[i].name, ex_status_name(status), said);
-	set_up(e, UP_NO, why);
+	if (down)
+		set_down(e, p, status, text);
+	else if (e->up != UP_NO)
+		ex_etcd_text(p->said, sizeof p->said, text, strlen(text));
 }
 
 static void probe_answered(struct ex_etcd *e, size_t i)
@@ -115,7 +128,8 @@ static void probe_answered(struct ex_etcd *e, size_t i)
 	if (is_stopping(e) || i != e->active)
 		return;
 	e->n_failures = 0;
-	set_up(e, UP_YES, "");
+	if (e->up != UP_YES)
+		set_up(e, UP_YES, "");
 }
 
 /* These are etcd's answers to a request; every other status says that this endpoint is of no use now. */

@@ -25,7 +25,8 @@ struct ex_etcd_ops {
 	void (*tick)(void *ctx); /* every EX_ETCD_TICK_MS while the cluster is up */
 	/* Another endpoint is in use from now on, or the same one anew: streams that were open are of no use. */
 	void (*moved)(void *ctx);
-	void (*state)(void *ctx, bool up, const char *why); /* changed, or known for the first time; why: when down */
+	/* Changed, or known for the first time, or down for another reason; why: when down. */
+	void (*state)(void *ctx, bool up, const char *why);
 	void (*probed)(void *ctx, const Etcdserverpb__RangeResponse *r); /* the probe's answer; it has a header */
 };
 

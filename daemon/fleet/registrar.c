@@ -347,7 +347,7 @@ static void on_state(void *ctx, bool up, const char *why)
 	r->up = up;
 	pthread_cond_broadcast(&r->changed);
 	ex_lock_give(&r->lock);
-	if (!up)
+	if (!up) /* perhaps once more, for another reason */
 		tell(r, EX_REGISTRAR_UNREACHABLE, why);
 	else if (r->was_down)
 		tell(r, EX_REGISTRAR_BACK, "etcd answers again");
