@@ -59,6 +59,18 @@ int ex_addr_parse(const char *text, struct ex_err *err, struct ex_addr *ret)
 	return 0;
 }
 
+enum ex_scheme ex_addr_scheme(const char *text, const char **ret_rest)
+{
+	static const char *const begin[] = {[EX_SCHEME_HTTP] = "http://", [EX_SCHEME_HTTPS] = "https://"};
+	*ret_rest = text;
+	for (enum ex_scheme s = EX_SCHEME_HTTP; s <= EX_SCHEME_HTTPS; s++)
+		if (strncasecmp(text, begin[s], strlen(begin[s])) == 0) {
+			*ret_rest = text + strlen(begin[s]);
+			return s;
+		}
+	return EX_SCHEME_NONE;
+}
+
 bool ex_addr_is_loopback(const struct ex_addr *a)
 {
 	struct in_addr v4;

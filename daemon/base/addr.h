@@ -17,6 +17,10 @@ struct ex_addr {
 /* -EINVAL says what is wrong with text. Port 0 is let through. Nothing is resolved. [any] */
 int ex_addr_parse(const char *text, struct ex_err *err, struct ex_addr *ret);
 
+enum ex_scheme { EX_SCHEME_NONE, EX_SCHEME_HTTP, EX_SCHEME_HTTPS };
+/* Which of "http://" and "https://" text begins with; *ret_rest: what follows, within text. [any] */
+enum ex_scheme ex_addr_scheme(const char *text, const char **ret_rest);
+
 /* "localhost", 127.0.0.0/8 or ::1. [any] */
 bool ex_addr_is_loopback(const struct ex_addr *a);
 

@@ -75,6 +75,7 @@ static void free_value(const struct ex_param *row, void *value)
 		ex_freep(value);
 		break;
 	case EX_PARAM_ADDRS:
+	case EX_PARAM_URLS:
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
 	case EX_PARAM_WORDS:
@@ -134,6 +135,10 @@ void ex_param_allowed(const struct ex_param *row, struct ex_str *out)
 		break;
 	case EX_PARAM_ADDRS:
 		ex_str_addf(out, "at most %llu HOST:PORT or [IPv6]:PORT, separated by blanks",
+			(unsigned long long)(row->max ? row->max : LIST_MAX));
+		break;
+	case EX_PARAM_URLS:
+		ex_str_addf(out, "at most %llu [https://]HOST:PORT, separated by blanks",
 			(unsigned long long)(row->max ? row->max : LIST_MAX));
 		break;
 	case EX_PARAM_GLOBS:
@@ -314,7 +319,9 @@ static int check_item(const struct ex_param *row, const char *item, struct ex_er
 {
 	struct ex_err why = EX_ERR_INIT;
 	struct ex_addr addr;
-	if (row->type == EX_PARAM_ADDRS && ex_addr_parse(item, &why, &addr) < 0)
+	if (row->type == EX_PARAM_URLS)
+		ex_addr_scheme(item, &item);
+	if ((row->type == EX_PARAM_ADDRS || row->type == EX_PARAM_URLS) && ex_addr_parse(item, &why, &addr) < 0)
 		return refuse(row, why.text, err);
 	if (row->type == EX_PARAM_GLOBS && ex_shard_glob_check(item) < 0) {
 		ex_err_set(&why, -EINVAL, "'%s' is not such a glob", item);
@@ -366,6 +373,7 @@ static int set_value(const struct ex_param *row, const char *text, const char *f
 {
 	switch (row->type) {
 	case EX_PARAM_ADDRS:
+	case EX_PARAM_URLS:
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
 	case EX_PARAM_WORDS:
@@ -448,6 +456,7 @@ void ex_params_print(const struct ex_params *p, const struct ex_param *row, stru
 	const struct ex_text_list *list;
 	switch (row->type) {
 	case EX_PARAM_ADDRS:
+	case EX_PARAM_URLS:
 	case EX_PARAM_GLOBS:
 	case EX_PARAM_PAIRS:
 	case EX_PARAM_WORDS:

@@ -23,6 +23,7 @@ enum ex_param_type {
 	EX_PARAM_FILE,
 	EX_PARAM_ADDR,
 	EX_PARAM_ADDRS,
+	EX_PARAM_URLS,
 	EX_PARAM_GLOBS,
 	EX_PARAM_PAIRS,
 	EX_PARAM_WORDS,
@@ -39,7 +40,9 @@ typedef char *ex_param_NAME;
 typedef char *ex_param_PATH; /* absolute: a relative one is taken from the directory of the file that says it */
 typedef char *ex_param_FILE; /* a PATH, or "credential:NAME" */
 typedef char *ex_param_ADDR;
-typedef struct ex_text_list ex_param_ADDRS, ex_param_GLOBS, ex_param_PAIRS, ex_param_WORDS, ex_param_DIGESTS;
+/* URLS: addresses, "http://" or "https://" in front or not */
+typedef struct ex_text_list ex_param_ADDRS, ex_param_URLS, ex_param_GLOBS, ex_param_PAIRS, ex_param_WORDS,
+	ex_param_DIGESTS;
 typedef uint32_t ex_param_U32, ex_param_AUTO; /* AUTO: 0 stands for "auto" */
 typedef uint64_t ex_param_BYTES, ex_param_BYTES_AUTO;
 typedef bool ex_param_BOOL;

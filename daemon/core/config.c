@@ -149,26 +149,32 @@ static void check_plugin(
 		wrong(e, p, id, "%s: %s", path, strerrordesc_np(errno));
 }
 
+/* Where the file is that a FILE stands for. */
+static int place_file(const char *value, struct ex_err *err, char ret[static PATH_MAX])
+{
+	const char *dir = getenv("CREDENTIALS_DIRECTORY");
+	const size_t skip = strlen(EX_PARAM_CREDENTIAL);
+	bool credential = strncmp(value, EX_PARAM_CREDENTIAL, skip) == 0;
+	if (credential && !dir)
+		return ex_err_set(err, -EINVAL,
+			"there are no credentials: CREDENTIALS_DIRECTORY is not set, as LoadCredential= in the unit "
+			"would");
+	int n = credential ? snprintf(ret, PATH_MAX, "%s/%s", dir, value + skip) : snprintf(ret, PATH_MAX, "%s", value);
+	return n < PATH_MAX ? 0 : ex_err_set(err, -EINVAL, "the path is too long");
+}
+
 int ex_config_cert(const struct ex_params *p, const struct ex_text_list *peers, enum ex_cert_part *blame,
 	struct ex_err *err, struct ex_config_cert *ret)
 {
 	const char *const value[] = {
 		[EX_CERT_CHAIN] = p->tls_cert, [EX_CERT_KEY] = p->tls_key, [EX_CERT_CA] = p->tls_ca};
-	const char *dir = getenv("CREDENTIALS_DIRECTORY");
-	const size_t skip = strlen(EX_PARAM_CREDENTIAL);
 	for (size_t i = 0; i < EX_ARRAY_LEN(value); i++) {
-		bool credential = strncmp(value[i], EX_PARAM_CREDENTIAL, skip) == 0;
 		*blame = (enum ex_cert_part)i;
 		if (!*value[i])
 			return ex_err_set(err, -EINVAL, "[tls] needs a file here");
-		if (credential && !dir)
-			return ex_err_set(err, -EINVAL,
-				"there are no credentials: CREDENTIALS_DIRECTORY is not set, as LoadCredential= in the "
-				"unit would");
-		int n = credential ? snprintf(ret->path[i], PATH_MAX, "%s/%s", dir, value[i] + skip)
-				   : snprintf(ret->path[i], PATH_MAX, "%s", value[i]);
-		if (n >= PATH_MAX)
-			return ex_err_set(err, -EINVAL, "the path is too long");
+		int rc = place_file(value[i], err, ret->path[i]);
+		if (rc < 0)
+			return rc;
 	}
 	ret->o = (struct ex_cert_opts){
 		.cert = ret->path[EX_CERT_CHAIN],
@@ -178,6 +184,36 @@ int ex_config_cert(const struct ex_params *p, const struct ex_text_list *peers, 
 		.n_peers = peers->n,
 	};
 	return 0;
+}
+
+int ex_config_etcd_cert(
+	const struct ex_params *p, enum ex_cert_part *blame, struct ex_err *err, struct ex_config_cert *ret)
+{
+	const char *const value[] = {
+		[EX_CERT_CHAIN] = p->etcd_cert, [EX_CERT_KEY] = p->etcd_key, [EX_CERT_CA] = p->etcd_ca};
+	const bool shows = *p->etcd_cert || *p->etcd_key;
+	for (size_t i = 0; i < EX_ARRAY_LEN(value); i++) {
+		*blame = (enum ex_cert_part)i;
+		if (!*value[i] && (shows || i == EX_CERT_CA))
+			return ex_err_set(err, -EINVAL, "[etcd] needs a file here, as the other ones are given");
+		int rc = place_file(value[i], err, ret->path[i]);
+		if (rc < 0)
+			return rc;
+	}
+	ret->o = (struct ex_cert_opts){
+		.cert = shows ? ret->path[EX_CERT_CHAIN] : NULL,
+		.key = shows ? ret->path[EX_CERT_KEY] : NULL,
+		.ca = ret->path[EX_CERT_CA],
+		.section = "[etcd]",
+		.calls_only = true,
+	};
+	return 0;
+}
+
+void ex_config_etcd_endpoints(const struct ex_params *p, const char *ret[static EX_ETCD_ENDPOINTS_MAX])
+{
+	for (size_t i = 0; i < p->etcd_endpoints.n; i++)
+		ex_addr_scheme(p->etcd_endpoints.v[i], &ret[i]);
 }
 
 static void check_tls(const struct ex_params *p, struct ex_config_errors *e)
@@ -285,23 +321,51 @@ static void check_advertised(const struct ex_params *p, struct ex_config_errors 
 		wrong(e, p, id, "the port must be from 1 to 65535");
 }
 
+static void check_endpoint(const struct ex_params *p, const char *url, struct ex_config_errors *e)
+{
+	const bool tls = ex_config_etcd_tls(p);
+	const char *address;
+	struct ex_addr a;
+	enum ex_scheme scheme = ex_addr_scheme(url, &address);
+	if (ex_addr_parse(address, NULL, &a) < 0)
+		return;
+	if (a.port == 0)
+		wrong(e, p, EX_P_etcd_endpoints, "'%s': the port must be from 1 to 65535", url);
+	if (scheme == EX_SCHEME_HTTPS && !tls)
+		wrong(e, p, EX_P_etcd_endpoints, "%s needs [etcd] ca, the CA that etcd's certificate comes from", url);
+	else if (scheme == EX_SCHEME_HTTP && tls)
+		wrong(e, p, EX_P_etcd_endpoints, "%s is plain text, and [etcd] ca asks for TLS", url);
+	else if (!p->node_insecure && !tls && !ex_addr_is_loopback(&a))
+		wrong(e, p, EX_P_etcd_endpoints,
+			"%s is not a loopback address, and traffic is neither encrypted nor authenticated: say "
+			"insecure = yes in [node] to allow it, or protect it by [etcd] ca",
+			url);
+}
+
+/* The files of [etcd]. */
+static void check_etcd_cert(const struct ex_params *p, struct ex_config_errors *e)
+{
+	static const enum ex_param_id of[] = {
+		[EX_CERT_CHAIN] = EX_P_etcd_cert, [EX_CERT_KEY] = EX_P_etcd_key, [EX_CERT_CA] = EX_P_etcd_ca};
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_config_cert files;
+	enum ex_cert_part blame;
+	struct ex_cert *c;
+	if (!*p->etcd_ca && !*p->etcd_cert && !*p->etcd_key)
+		return;
+	if (ex_config_etcd_cert(p, &blame, &err, &files) < 0 || ex_cert_load(&files.o, &blame, &err, &c) < 0)
+		wrong(e, p, of[blame], "%s", ex_err_text(&err));
+	else
+		ex_cert_drop(c);
+}
+
 static void check_etcd(const struct ex_params *p, struct ex_config_errors *e)
 {
-	struct ex_addr a;
 	if (p->etcd_endpoints.n == 0)
 		wrong(e, p, EX_P_etcd_endpoints, "[etcd] is there without addresses: allowed are HOST:PORT");
-	for (size_t i = 0; i < p->etcd_endpoints.n; i++) {
-		if (ex_addr_parse(p->etcd_endpoints.v[i], NULL, &a) < 0)
-			continue;
-		if (a.port == 0)
-			wrong(e, p, EX_P_etcd_endpoints, "'%s': the port must be from 1 to 65535",
-				p->etcd_endpoints.v[i]);
-		if (!p->node_insecure && !ex_addr_is_loopback(&a))
-			wrong(e, p, EX_P_etcd_endpoints,
-				"%s is not a loopback address, and traffic is neither encrypted nor authenticated: say "
-				"insecure = yes in [node] to allow it",
-				p->etcd_endpoints.v[i]);
-	}
+	for (size_t i = 0; i < p->etcd_endpoints.n; i++)
+		check_endpoint(p, p->etcd_endpoints.v[i], e);
+	check_etcd_cert(p, e);
 	if (p->etcd_prefix[strlen(p->etcd_prefix) - 1] == '/')
 		wrong(e, p, EX_P_etcd_prefix, "the last character must not be '/'");
 	if (ex_config_is_expert(p))

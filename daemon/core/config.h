@@ -4,6 +4,7 @@
 #define EX_CORE_CONFIG_H
 
 #include "core/conffile.h"
+#include "fleet/etcd.h"
 #include "net/cert.h"
 #include <limits.h>
 #include <sys/types.h>
@@ -38,7 +39,7 @@ static inline bool ex_config_tls_clients(const struct ex_params *p)
 	return ex_config_tls(p) != EX_TLS_OFF && p->tls_client_port == 0;
 }
 
-/* The files of [tls], where they are: paths, or credentials of the service. o borrows from p and from this. */
+/* Files of certificates, where they are: paths, or credentials of the service. o borrows from p and from this. */
 struct ex_config_cert {
 	char path[3][PATH_MAX]; /* by enum ex_cert_part */
 	struct ex_cert_opts o;
@@ -46,6 +47,17 @@ struct ex_config_cert {
 /* peers: [tls] peers or clients. -EINVAL: err says which value stands for no file, and *blame. */
 int ex_config_cert(const struct ex_params *p, const struct ex_text_list *peers, enum ex_cert_part *blame,
 	struct ex_err *err, struct ex_config_cert *ret);
+
+/* TLS is spoken to etcd. */
+static inline bool ex_config_etcd_tls(const struct ex_params *p)
+{
+	return p->there[EX_SECTION_etcd] && *p->etcd_ca;
+}
+/* The files of [etcd], likewise. */
+int ex_config_etcd_cert(
+	const struct ex_params *p, enum ex_cert_part *blame, struct ex_err *err, struct ex_config_cert *ret);
+/* The addresses in [etcd] endpoints, borrowed from p; ret[]: p->etcd_endpoints.n of them. */
+void ex_config_etcd_endpoints(const struct ex_params *p, const char *ret[static EX_ETCD_ENDPOINTS_MAX]);
 
 /* The id of a group; -ENOENT when there is none of that name. [any] */
 int ex_config_group(const char *name, gid_t *ret);

@@ -47,9 +47,10 @@ struct ex_house {
 	uint64_t quiet_since_ns; /* drain: when the experts were last seen idle; 0: never */
 	uint64_t progress_ns, progress_log_ns; /* [loader] when progress was last told */
 
-	struct ex_tls *tls, *tls_clients; /* of traffic between hosts; of [router] listen */
+	struct ex_tls *tls, *tls_clients, *tls_etcd; /* of traffic between hosts; of [router] listen; towards etcd */
 	_Atomic uint32_t tls_warn_days;
-	_Atomic int64_t tls_warned_s; /* when the journal last warned of the certificate's end; 0: not of this one */
+	/* When the journal last warned of a certificate's end; 0: not of this one. */
+	_Atomic int64_t tls_warned_s, tls_etcd_warned_s;
 	struct {
 		struct ex_lock lock;
 		uint64_t told_ns; /* guarded by lock */

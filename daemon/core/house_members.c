@@ -171,10 +171,12 @@ int ex_house_follow_members(struct ex_house *h, struct ex_err *err)
 	ex_lock_give(h->o.params_lock);
 	if (rc < 0 || !p->there[EX_SECTION_etcd])
 		return rc;
+	const char *endpoints[EX_ETCD_ENDPOINTS_MAX];
+	ex_config_etcd_endpoints(p, endpoints);
 	const struct ex_members_etcd_opts o = {
-		.endpoints = (const char *const *)p->etcd_endpoints.v,
+		.endpoints = endpoints,
 		.n_endpoints = p->etcd_endpoints.n,
-		.channel = {.loop = h->loop_control},
+		.channel = {.loop = h->loop_control, .tls = h->tls_etcd},
 		.prefix = p->etcd_prefix,
 		.timeout_ms = p->etcd_timeout_ms,
 		.lease_ttl_s = p->etcd_lease_ttl_s,

@@ -69,10 +69,12 @@ int ex_house_register(struct ex_house *h, struct ex_err *err)
 	fill_address(h, &m);
 	if (sd_id128_get_machine_app_specific(MACHINE_APP, &machine) >= 0) /* a container may have none */
 		sd_id128_to_string(machine, m.machine);
+	const char *endpoints[EX_ETCD_ENDPOINTS_MAX];
+	ex_config_etcd_endpoints(p, endpoints);
 	const struct ex_registrar_opts o = {
-		.endpoints = (const char *const *)p->etcd_endpoints.v,
+		.endpoints = endpoints,
 		.n_endpoints = p->etcd_endpoints.n,
-		.channel = {.loop = h->loop_control},
+		.channel = {.loop = h->loop_control, .tls = h->tls_etcd},
 		.prefix = p->etcd_prefix,
 		.timeout_ms = p->etcd_timeout_ms,
 		.lease_ttl_s = p->etcd_lease_ttl_s,

@@ -31,6 +31,26 @@ static void test_good(void **state)
 	}
 }
 
+static void test_schemes(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *rest;
+		enum ex_scheme scheme;
+	} row[] = {
+		{"h1:80", "h1:80", EX_SCHEME_NONE},
+		{"http://h1:80", "h1:80", EX_SCHEME_HTTP},
+		{"HTTPS://[::1]:9", "[::1]:9", EX_SCHEME_HTTPS},
+		{"https:/h1:9", "https:/h1:9", EX_SCHEME_NONE},
+		{"https://http://h1:9", "http://h1:9", EX_SCHEME_HTTPS},
+	};
+	for (size_t i = 0; i < EX_ARRAY_LEN(row); i++) {
+		const char *rest;
+		assert_int_equal(ex_addr_scheme(row[i].text, &rest), row[i].scheme);
+		assert_string_equal(rest, row[i].rest);
+	}
+}
+
 static void test_bad(void **state)
 {
 	(void)state;
@@ -98,6 +118,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_schemes),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_clash),
 	};

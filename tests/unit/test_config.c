@@ -180,6 +180,40 @@ static void test_tls(void **state)
 	ex_params_done(&p);
 }
 
+/* With [etcd] ca endpoints may be anywhere, a scheme before them or not; what is shown to etcd need not be there. */
+static void test_etcd_tls(void **state)
+{
+	(void)state;
+	struct ex_params p;
+	struct ex_config_cert files;
+	enum ex_cert_part blame;
+	struct ex_err err = EX_ERR_INIT;
+	const char *endpoints[EX_ETCD_ENDPOINTS_MAX];
+	EX_CLEANUP(ex_freep)
+	char *e = load(EXPERT "[etcd]\nendpoints = https://10.0.0.1:1 10.0.0.2:1\nca = ca.crt\n", &p);
+	assert_string_equal(e, "");
+	assert_true(ex_config_etcd_tls(&p));
+	ex_config_etcd_endpoints(&p, endpoints);
+	assert_string_equal(endpoints[0], "10.0.0.1:1");
+	assert_string_equal(endpoints[1], "10.0.0.2:1");
+	EXPECT_OK(err, ex_config_etcd_cert(&p, &blame, &err, &files));
+	assert_null(files.o.cert);
+	assert_null(files.o.key);
+	assert_true(files.o.calls_only);
+	ex_params_done(&p);
+	EX_CLEANUP(ex_freep)
+	char *e2 =
+		load(EXPERT "[etcd]\nendpoints = https://127.0.0.1:1\nca = ca.crt\ncert = h1.crt\nkey = h1.key\n", &p);
+	assert_string_equal(e2, "");
+	EXPECT_OK(err, ex_config_etcd_cert(&p, &blame, &err, &files));
+	assert_non_null(strstr(files.o.cert, "/h1.crt"));
+	ex_params_done(&p);
+	EX_CLEANUP(ex_freep) char *e3 = load(EXPERT "[etcd]\nendpoints = http://127.0.0.1:1\n", &p);
+	assert_string_equal(e3, "");
+	assert_false(ex_config_etcd_tls(&p));
+	ex_params_done(&p);
+}
+
 static void test_each_error(void **state)
 {
 	(void)state;
@@ -226,6 +260,17 @@ static void test_each_error(void **state)
 		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\nadvertise = [::]:9\n", "name it"},
 		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\n[node]\nadvertise = h1:0\n",
 			"[node] advertise = h1:0: the port"},
+		{EXPERT "[etcd]\nendpoints = https://127.0.0.1:1\n", "https://127.0.0.1:1 needs [etcd] ca"},
+		{EXPERT "[etcd]\nendpoints = http://127.0.0.1:1\nca = ca.crt\n", "http://127.0.0.1:1 is plain text"},
+		{EXPERT "[etcd]\nendpoints = http://10.0.0.1:1\n", "http://10.0.0.1:1 is not a loopback address"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\nca = h1.key\n", "c.conf:7: [etcd] ca = "},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\nca = ca.crt\ncert = h1.crt\n",
+			"[etcd] key is not set: [etcd] needs a file here"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\ncert = h1.crt\nkey = h1.key\n", "[etcd] ca is not set: "},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\nca = ca.crt\ncert = old.crt\nkey = old.key\n",
+			"(SAN 'old') expired on 20"},
+		{EXPERT "[etcd]\nendpoints = 127.0.0.1:1\nca = credential:ca.crt\n",
+			"[etcd] ca = credential:ca.crt: there are no credentials"},
 		{EXPERT "[tls]\n", "[tls] cert is not set: [tls] needs a file here"},
 		{EXPERT "[tls]\ncert = h1.crt\nca = ca.crt\n", "[tls] key is not set: "},
 		{EXPERT "[tls]\ncert = old.crt\nkey = old.key\nca = ca.crt\n", "c.conf:6: [tls] cert = "},
@@ -363,6 +408,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dropins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dump_loads_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tls, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_etcd_tls, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_each_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_all_errors_are_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_many_errors, setup, teardown),

@@ -34,7 +34,7 @@ EX_EVENT(CONFIG_RELOADED, "ab6053888f524dff9c55022d361e9e91", LOG_NOTICE, "The c
 EX_EVENT(CONFIG_REFUSED, "8604d2686a414ab0831efc9d1c6f6c6b", LOG_ERR, "A new configuration was refused", "It has errors, told in the lines before. The old one stays in force.")
 EX_EVENT(TLS_LOADED, "50d3cb554fd6402dbe287d624b0408e9", LOG_NOTICE, "A certificate is in force", "New connections show it; those that are there live on with the one they were made with.")
 EX_EVENT(TLS_REFUSED, "4a68051d455d4a02b7ea700a0af0ca31", LOG_ERR, "A new certificate was refused", "The line says which file and why. The old certificate stays in force.")
-EX_EVENT(TLS_EXPIRES, "5d8448a8787846759e6e43e13f3a4840", LOG_WARNING, "The certificate expires", "After that peers refuse new connections. Replace the files of [tls] and reload; no stream is dropped.")
+EX_EVENT(TLS_EXPIRES, "5d8448a8787846759e6e43e13f3a4840", LOG_WARNING, "The certificate expires", "After that peers refuse new connections. Replace the files of [tls], or [etcd], and reload; no stream is dropped.")
 EX_EVENT(PEER_REFUSED, "1688ce8a6c064ee4ac45792bc3b31ed8", LOG_WARNING, "A peer was refused for its name", "It has a certificate of the CA, but none of its names is in [tls] peers (clients, on the port for clients). It was told so, and nothing was done for it.")
 EX_EVENT(THREAD_STALLED, "49bfffba3ccf4f86a7e3e729f9faa4c5", LOG_ERR, "A thread makes no progress", "While it stands still the watchdog is not fed, and systemd will restart the service after WatchdogSec.")
 /* clang-format on */

@@ -28,6 +28,7 @@ EX_METRIC(GENERATIONS, "expertd_shard_generations", EX_GAUGE, "state", "Loaded g
 EX_METRIC(SWAPS, "expertd_shard_swaps_total", EX_COUNTER, "result", "Changes of shards by operators: live, refused, rolled_back, loaded, unloaded.")
 EX_METRIC(RESIDENT_BYTES, "expertd_resident_memory_bytes", EX_GAUGE, NULL, "Resident memory of the process.")
 EX_METRIC(TLS_EXPIRY, "expertd_tls_certificate_expiry_seconds", EX_GAUGE, NULL, "Until the certificate of this process ends, or one of the chain above it; negative afterwards.")
+EX_METRIC(ETCD_EXPIRY, "expertd_etcd_certificate_expiry_seconds", EX_GAUGE, NULL, "Until the certificate that is shown to etcd ends, or one of the chain above it; negative afterwards.")
 EX_METRIC(TLS_REFUSED, "expertd_tls_refused_total", EX_COUNTER, NULL, "Calls refused for the name in the caller's certificate.")
 EX_METRIC(LOCK_TAKEN, "expertd_lock_taken_total", EX_COUNTER, "lock", "Times a lock of this name was taken.")
 EX_METRIC(LOCK_WAITED, "expertd_lock_waited_total", EX_COUNTER, "lock", "Times a taker of this lock had to wait.")

@@ -76,7 +76,10 @@ EX_PARAM(router, reply_bytes_max, BYTES, "", "4M", 65536, 1073741824, RESTART, "
 EX_PARAM(router, prompt_bytes_max, BYTES, "", "4M", 1024, 268435456, RESTART, "Longest request message.")
 
 EX_SECTION(etcd, "Its presence makes an expert host register itself in etcd (v3), and a router use the hosts that are registered there.")
-EX_PARAM(etcd, endpoints, ADDRS, "", "", 0, 16, RESTART, "Client addresses of the etcd cluster. One is used at a time, and another when it fails.")
+EX_PARAM(etcd, endpoints, URLS, "", "", 0, 16, RESTART, "Client addresses of the etcd cluster, with https:// in front or not: TLS is spoken when ca is set. One is used at a time, and another when it fails.")
+EX_PARAM(etcd, ca, FILE, "", "", 0, 0, LIVE, "Certificates of the CA (PEM) that etcd's certificates must come from; each must name the address of its endpoint. Unset: etcd is reached in plain text.")
+EX_PARAM(etcd, cert, FILE, "", "", 0, 0, LIVE, "Certificate that is shown to etcd (PEM), for an etcd with --client-cert-auth.")
+EX_PARAM(etcd, key, FILE, "", "", 0, 0, LIVE, "Its private key (PEM, without a passphrase).")
 EX_PARAM(etcd, prefix, STR, "", "/expertd", 1, 255, RESTART, "What the fleet's keys begin with: hosts are PREFIX/hosts/NAME. Equal on all hosts of a fleet.")
 EX_PARAM(etcd, lease_ttl_s, U32, "s", "10", 2, 3600, RESTART, "A host that etcd does not hear of for so long is no member any more.")
 EX_PARAM(etcd, timeout_ms, U32, "ms", "2000", 100, 60000, RESTART, "Time for one answer of etcd.")
@@ -90,7 +93,7 @@ EX_PARAM(tls, peers, WORDS, "", "", 0, 1024, LIVE, "Who routers and expert hosts
 EX_PARAM(tls, listen_data, ADDR, "", "", 0, 0, RESTART, "Where an expert host takes rows in plain text with mode = control. A stream there must show the word that its router got over TLS, once.")
 EX_PARAM(tls, client_port, ENUM, "mutual|plain", "mutual", 0, 0, RESTART, "What [router] listen speaks. mutual: TLS, and clients need certificates of the CA.")
 EX_PARAM(tls, clients, WORDS, "", "", 0, 1024, LIVE, "Which clients may use [router] listen: globs as in peers. Unset: every certificate of the CA.")
-EX_PARAM(tls, warn_days, U32, "days", "14", 0, 3650, LIVE, "Days before the end of the certificate from which the journal warns of it, once a day.")
+EX_PARAM(tls, warn_days, U32, "days", "14", 0, 3650, LIVE, "Days before the end of a certificate, here or in [etcd], from which the journal warns of it, once a day.")
 
 EX_SECTION(metrics, "Its presence, with a listen address, serves metrics over HTTP.")
 EX_PARAM(metrics, listen, ADDR, "", "", 0, 0, RESTART, "Where Prometheus finds GET /metrics. Unset: only over the admin socket.")
