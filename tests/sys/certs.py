@@ -44,3 +44,22 @@ class Authority:
         for suffix in (".key", ".crt"):
             os.rename(base + suffix + ".new", base + suffix)
         return {"cert": base + ".crt", "key": base + ".key", "ca": self.crt}
+
+
+def authority(case, name):
+    return Authority(os.path.join(case.dir, "pki", name), name)
+
+
+def loopback(ca):
+    """Keys of a server at 127.0.0.1."""
+    return ca.sign("server", "IP:127.0.0.1")
+
+
+def renew(ca, case, name, san=None):
+    """Files for the daemon `name` in a directory of its own, the CA's among them; again: in place of those that are there."""
+    into = os.path.join(case.dir, "pki", "of-" + name)
+    os.makedirs(into, exist_ok=True)
+    keys = ca.sign(name, san, into=into)
+    shutil.copyfile(ca.crt, os.path.join(into, "ca.crt.new"))
+    os.rename(os.path.join(into, "ca.crt.new"), os.path.join(into, "ca.crt"))
+    return {**keys, "ca": os.path.join(into, "ca.crt")}

@@ -1,80 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expert hosts that register in a real etcd: leases kept, renewed, left behind and taken away; etcd itself killed."""
 
-import json
 import os
-import shutil
 import signal
-import subprocess
 
-from fleet import Skip, expect, expect_equal, free_ports, wait_until
+from etcds import PREFIX, Etcd, count, expert, follow
+from fleet import expect, expect_equal, wait_until
 from streams import Streams, size
 
-PREFIX = "/expertd/hosts/"
-
 LONG_WITH_SANITIZER = True
-
-
-class Etcd:
-    """One etcd on loopback, in a directory of its own."""
-
-    def __init__(self, directory):
-        if not shutil.which("etcd") or not shutil.which("etcdctl"):
-            raise Skip("etcd and etcdctl are not installed (packages etcd-server, etcd-client)")
-        self.dir, (self.port, self.peer), self.process = directory, free_ports(2), None
-        os.makedirs(directory, exist_ok=True)
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    @property
-    def address(self):
-        return f"127.0.0.1:{self.port}"
-
-    def start(self):
-        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self.peer}"
-        with open(os.path.join(self.dir, "log"), "ab") as log:
-            self.process = subprocess.Popen(
-                ["etcd", "--name=m0", f"--data-dir={self.dir}/data", f"--listen-client-urls={client}",
-                 f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-                 f"--initial-cluster=m0={peer}", "--heartbeat-interval=50", "--election-timeout=500", "--logger=zap",
-                 "--log-level=warn"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until("etcd answers", lambda: self.ctl("get", "ready").returncode == 0)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def ctl(self, *args):
-        return subprocess.run(["etcdctl", "--endpoints", self.address, "--command-timeout=2s", "--dial-timeout=1s", *args],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
-
-    def hosts(self):
-        """{name: record} as registered."""
-        p = self.ctl("get", "--prefix", "--print-value-only", PREFIX)
-        return {r["name"]: r for r in map(json.loads, p.stdout.split("\n")[:-1]) if r} if p.returncode == 0 else None
-
-
-def expert(f, etcd, name, shards, ttl=2, node=None, **kw):
-    """An expert host with [etcd]; not started. `node`: more of [node]."""
-    host = f.expert(name, shards, start=False, **kw)
-    os.makedirs(host.config_path + ".d", exist_ok=True)
-    with open(host.config_path + ".d/10-etcd.conf", "w", encoding="utf-8") as c:
-        c.write(f"[etcd]\nendpoints = {etcd.address}\nlease_ttl_s = {ttl}\ntimeout_ms = 1000\n")
-        c.write("[node]\n" + "".join(f"{k} = {v}\n" for k, v in (node or {}).items()))
-    return host
-
-
-def events(node):
-    return [e["name"] for e in map(json.loads, node.ctl("--json", "events").stdout.splitlines())]
-
-
-def count(node, event):
-    return events(node).count(event)
 
 
 def test_register_and_leave(case):
@@ -144,11 +78,6 @@ def test_etcd_away(case):
         etcd.kill()
         wait_until("that etcd is away is told again", lambda: count(h1, "ETCD_UNREACHABLE") == 2)
         h2.stop()
-
-
-def follow(f, etcd, name, **keys):
-    """A router that knows etcd only; started, not ready."""
-    return f.router(name, start=False, extra={"etcd": {"endpoints": etcd.address, "lease_ttl_s": 2, "timeout_ms": 1000}}, **keys).start(wait=False)
 
 
 def names(r1):

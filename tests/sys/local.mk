@@ -10,12 +10,14 @@ EXTRA_DIST += \
 	tests/sys/clients.py \
 	tests/sys/deepseek_v3.json \
 	tests/sys/demo.py \
+	tests/sys/etcds.py \
 	tests/sys/f01_lost_host.py \
 	tests/sys/f02_clients.py \
 	tests/sys/f03_strangers.py \
 	tests/sys/f04_hostile_peers.py \
 	tests/sys/f05_limits.py \
 	tests/sys/f06_etcd.py \
+	tests/sys/f07_etcd_tls.py \
 	tests/sys/f08_tls.py \
 	tests/sys/f10_failover.py \
 	tests/sys/f11_network.py \
@@ -25,6 +27,7 @@ EXTRA_DIST += \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
 	tests/sys/l02_swap.py \
+	tests/sys/l06_etcd.py \
 	tests/sys/machine.sh \
 	tests/sys/o01_config.py \
 	tests/sys/o02_bad_models.py \
