@@ -149,8 +149,23 @@ static void add_host(void *ctx, const struct ex_host_view *v)
 	m->frames_in_flight = v->n_frames;
 	m->load = v->load;
 	m->plugin = ex_keep_text(h->k, v->plugin);
+	m->identity = ex_keep_text(h->k, v->identity);
 	m->zone = ex_keep_text(h->k, v->zone);
 	m->memory_bytes = v->memory_bytes;
+}
+
+static void count_self(void *ctx, const struct ex_shard_view *v)
+{
+	struct ex_host_view *self = ctx;
+	self->rows += v->rows;
+	if (v->state != EX_SHARD_READY)
+		return;
+	ex_shard_count_kind(self->identity, v->identity);
+	if (!self->n_shards)
+		snprintf(self->plugin, sizeof self->plugin, "%s", v->plugin);
+	else if (strcmp(self->plugin, v->plugin) != 0)
+		snprintf(self->plugin, sizeof self->plugin, "%s", EX_IDENTITY_MIXED);
+	self->n_shards++;
 }
 
 void ex_view_hosts(const struct ex_admin_opts *o, const struct ex_admin_parts *p, struct ex_keep *k,
@@ -164,13 +179,10 @@ void ex_view_hosts(const struct ex_admin_opts *o, const struct ex_admin_parts *p
 	if (!p->registry)
 		return;
 	/* an expert host without a router knows itself only */
-	Expertd__V1__ExpertStatus s = EXPERTD__V1__EXPERT_STATUS__INIT;
 	struct ex_host_view self = {.state = EX_HOST_READY, .local = true};
-	ex_registry_each(p->registry, count_shard, &s);
+	ex_registry_each(p->registry, count_self, &self);
 	snprintf(self.name, sizeof self.name, "%s", o->node);
 	snprintf(self.version, sizeof self.version, "%s", o->version);
-	self.n_shards = s.shards_ready;
-	self.rows = s.rows;
 	add_host(&h, &self);
 }
 

@@ -153,6 +153,14 @@ uint32_t ex_shard_group_of_expert(uint32_t n_experts, uint32_t n_groups, uint32_
 	return expert < in_longer ? expert / (base + 1) : n_longer + (expert - in_longer) / base;
 }
 
+void ex_shard_count_kind(char kind[static EX_IDENTITY_KIND_MAX], const char *identity)
+{
+	if (!*kind)
+		snprintf(kind, EX_IDENTITY_KIND_MAX, "%.*s", EX_IDENTITY_KIND_DIGITS, identity);
+	else if (strncmp(kind, identity, EX_IDENTITY_KIND_DIGITS) != 0)
+		snprintf(kind, EX_IDENTITY_KIND_MAX, "%s", EX_IDENTITY_MIXED);
+}
+
 uint64_t ex_shard_identity(const char *text)
 {
 	uint64_t h = UINT64_C(0xcbf29ce484222325); /* FNV-1a */

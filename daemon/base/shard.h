@@ -25,6 +25,13 @@ bool ex_shard_glob_match(const char *glob, const struct ex_shard_id *s);
  * the experts only, not at the layer. */
 bool ex_shard_glob_cuts(const char *glob, const struct ex_shard_id *s);
 
+/* A numeric identity is 64 hexadecimal digits; the first of them are of the plugin's file and its instruction set alone, and so all shards
+ * that are computed in one way share them. */
+#define EX_IDENTITY_KIND_DIGITS 16
+#define EX_IDENTITY_KIND_MAX    (EX_IDENTITY_KIND_DIGITS + 1)
+#define EX_IDENTITY_MIXED       "mixed"
+/* Counts one more shard's identity into the kind of a host: "" before the first one, EX_IDENTITY_MIXED once two differ. */
+void ex_shard_count_kind(char kind[static EX_IDENTITY_KIND_MAX], const char *identity);
 /* A numeric identity, as hosts spell it, as a number to compare: never 0. */
 uint64_t ex_shard_identity(const char *text);
 

@@ -317,6 +317,7 @@ void ex_house_tick(struct ex_house *h)
 	h->tick_ns = now;
 	set_gauges(h);
 	ex_house_watch_tls(h);
+	ex_house_watch_registration(h);
 	if (h->dispatch) {
 		ex_house_apply_members(h);
 		watch_coverage(h);

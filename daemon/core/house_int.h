@@ -81,6 +81,9 @@ struct ex_house {
 	struct ex_experts_service *experts_service;
 	struct ex_server *expert_server, *expert_data_server; /* data: plain text, with [tls] mode = control */
 	struct ex_registrar *registrar;                       /* in etcd; NULL also once the process is stopping */
+	/* What is registered: of the registry's revision, and memory as it was at the start. [loader], then [main] */
+	uint64_t member_revision, member_bytes;
+	char member_identity[EX_IDENTITY_KIND_MAX];
 
 	struct ex_lock members_lock;
 	struct ex_house_source source[EX_SOURCE_N];
@@ -112,8 +115,10 @@ int ex_house_build_swapper(struct ex_house *h, struct ex_err *err); /* [loader] 
 void ex_house_free_published(struct ex_house *h);                   /* [main] */
 void ex_house_free_experts(struct ex_house *h);                     /* [main] */
 int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] once the experts are served */
-int ex_house_build_router(struct ex_house *h, struct ex_err *err);  /* [loader] */
-void ex_house_free_router(struct ex_house *h);                      /* [main] */
+/* Writes the key anew when its shards are computed in another way than it says. [main] */
+void ex_house_watch_registration(struct ex_house *h);
+int ex_house_build_router(struct ex_house *h, struct ex_err *err); /* [loader] */
+void ex_house_free_router(struct ex_house *h);                     /* [main] */
 /* [router] peers as they are now: the first list. [loader] */
 int ex_house_copy_peers(struct ex_house *h, struct ex_err *err);
 int ex_house_follow_members(struct ex_house *h, struct ex_err *err); /* [loader] before dispatch is used */

@@ -45,30 +45,72 @@ static void fill_address(const struct ex_house *h, struct ex_member *m)
 	}
 }
 
+static void count_identity(void *ctx, const struct ex_shard_view *v)
+{
+	struct ex_member *m = ctx;
+	if (v->generation)
+		ex_shard_count_kind(m->identity, v->identity);
+}
+
+/* shards: its text, which ret borrows. */
+static void fill_member(const struct ex_house *h, const char *shards, struct ex_member *ret)
+{
+	const struct ex_params *p = h->p;
+	sd_id128_t machine;
+	*ret = (struct ex_member){
+		.expert_groups = h->n_groups,
+		.memory_bytes = h->member_bytes,
+		.shards = shards,
+	};
+	snprintf(ret->name, sizeof ret->name, "%s", p->node_name);
+	snprintf(ret->zone, sizeof ret->zone, "%s", p->node_zone);
+	snprintf(ret->version, sizeof ret->version, "%s", PACKAGE_VERSION);
+	snprintf(ret->plugin, sizeof ret->plugin, "%s", h->expert_host.name);
+	snprintf(ret->model_digest, sizeof ret->model_digest, "%s", ex_weights_digest(h->weights));
+	ex_registry_each(h->registry, count_identity, ret);
+	fill_address(h, ret);
+	if (sd_id128_get_machine_app_specific(MACHINE_APP, &machine) >= 0) /* a container may have none */
+		sd_id128_to_string(machine, ret->machine);
+}
+
+static int list_shards(const struct ex_house *h, struct ex_str *ret)
+{
+	const struct ex_text_list *l = &h->p->expert_shards;
+	for (size_t i = 0; i < l->n; i++)
+		ex_str_addf(ret, "%s%s", i ? " " : "", l->v[i]);
+	return ret->oom || ret->n >= EX_MEMBER_SHARDS_MAX ? -E2BIG : 0;
+}
+
+void ex_house_watch_registration(struct ex_house *h)
+{
+	struct ex_str shards = EX_STR_INIT;
+	struct ex_member m;
+	if (!h->registrar || ex_registry_revision(h->registry) == h->member_revision)
+		return;
+	const uint64_t revision = ex_registry_revision(h->registry);
+	if (list_shards(h, &shards) == 0) {
+		fill_member(h, shards.s, &m);
+		if (strcmp(m.identity, h->member_identity) == 0 || ex_registrar_update(h->registrar, &m) == 0) {
+			memcpy(h->member_identity, m.identity, sizeof m.identity);
+			h->member_revision = revision;
+		}
+	}
+	ex_str_done(&shards);
+}
+
 int ex_house_register(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
 	struct ex_str shards = EX_STR_INIT;
-	struct ex_member m = {
-		.expert_groups = h->n_groups,
-		.memory_bytes = ex_mem_available() + ex_mem_resident(),
-	};
-	sd_id128_t machine;
-	for (size_t i = 0; i < p->expert_shards.n; i++)
-		ex_str_addf(&shards, "%s%s", i ? " " : "", p->expert_shards.v[i]);
-	if (shards.oom || shards.n >= EX_MEMBER_SHARDS_MAX) {
+	struct ex_member m;
+	if (list_shards(h, &shards) < 0) {
 		ex_str_done(&shards);
 		return ex_err_set(err, -E2BIG, "[expert] shards is too long to be registered in etcd");
 	}
-	m.shards = shards.s;
-	snprintf(m.name, sizeof m.name, "%s", p->node_name);
-	snprintf(m.zone, sizeof m.zone, "%s", p->node_zone);
-	snprintf(m.version, sizeof m.version, "%s", PACKAGE_VERSION);
-	snprintf(m.plugin, sizeof m.plugin, "%s", h->expert_host.name);
-	snprintf(m.model_digest, sizeof m.model_digest, "%s", ex_weights_digest(h->weights));
-	fill_address(h, &m);
-	if (sd_id128_get_machine_app_specific(MACHINE_APP, &machine) >= 0) /* a container may have none */
-		sd_id128_to_string(machine, m.machine);
+	h->member_bytes = ex_mem_available() + ex_mem_resident();
+	h->member_revision = ex_registry_revision(h->registry);
+	fill_member(h, shards.s, &m);
+	memcpy(h->member_identity, m.identity, sizeof m.identity);
 	const char *endpoints[EX_ETCD_ENDPOINTS_MAX];
 	ex_config_etcd_endpoints(p, endpoints);
 	const struct ex_registrar_opts o = {

@@ -34,6 +34,7 @@ static void print_host(struct ctl_table *t, const Expertd__V1__Host *h)
 	ctl_table_cell(t, "%llu", (unsigned long long)h->errors);
 	ctl_table_cell(t, "%s", h->rtt_p99_seconds > 0 ? ctl_seconds_text(h->rtt_p99_seconds, p99) : "-");
 	ctl_table_cell(t, "%s", *h->plugin ? h->plugin : "-");
+	ctl_table_cell(t, "%.8s", *h->identity ? h->identity : "-");
 	ctl_table_cell(t, "%s", *h->version ? h->version : "-");
 	ctl_table_cell(t, "%s", h->error);
 }
@@ -41,7 +42,7 @@ static void print_host(struct ctl_table *t, const Expertd__V1__Host *h)
 int ctl_cmd_host_list(struct ctl *c, int argc, char **argv)
 {
 	static const char *const heads[] = {"HOST", "STATE", "ZONE", "ADDRESS", "SHARDS", "REPLICAS<2", "LOAD", "ROWS",
-		"ERRORS", "RTT p99", "PLUGIN", "VERSION", "WHY"};
+		"ERRORS", "RTT p99", "PLUGIN", "IDENTITY", "VERSION", "WHY"};
 	Expertd__V1__ListHostsRequest q = EXPERTD__V1__LIST_HOSTS_REQUEST__INIT;
 	Expertd__V1__ListHostsReply *r;
 	struct ctl_table t;

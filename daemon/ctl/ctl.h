@@ -91,7 +91,7 @@ json_t *ctl_json_u64(uint64_t v);
 void ctl_print_json(json_t *j, bool compact);
 
 /* Text tables: columns aligned to their widest cell; cells that look like numbers to the right. */
-#define CTL_COLS_MAX 13
+#define CTL_COLS_MAX 14
 struct ctl_table {
 	size_t n_cols, n_rows, cap;
 	char **cell;

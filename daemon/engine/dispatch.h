@@ -94,8 +94,9 @@ struct ex_host_view {
 	double rtt_p50_s, rtt_p99_s, state_s;
 	double load; /* share of the last seconds in which it worked for this router, 0 to 1 */
 	uint64_t rows, errors;
-	char plugin[64], zone[64];
-	uint64_t memory_bytes; /* for shards; 0: not said */
+	char plugin[64], zone[64];           /* plugin: EX_IDENTITY_MIXED when several compute its shards */
+	char identity[EX_IDENTITY_KIND_MAX]; /* kind of its shards' numeric identities */
+	uint64_t memory_bytes;               /* for shards; 0: not said */
 };
 /* [any] */
 void ex_dispatch_each_host(struct ex_dispatch *d, void (*fn)(void *ctx, const struct ex_host_view *v), void *ctx);

@@ -100,7 +100,8 @@ struct fleet_host {
 	bool distrusted;                  /* its results differed from those of two others; until it is restarted */
 	uint64_t differed[EX_HOST_WORDS]; /* from whom, by place */
 	bool drained;                     /* an operator wants it unused */
-	char plugin[64];                  /* that computes its shards, by its word */
+	char plugin[64];                  /* that computes its shards, by its word; EX_IDENTITY_MIXED: several do */
+	char kind[EX_IDENTITY_KIND_MAX];  /* of its shards' identities */
 	char zone[64];
 	uint64_t memory_bytes; /* for shards, by its word; 0: not said */
 	uint32_t n_downs;      /* in a row, each soon after it had come up */

@@ -136,13 +136,28 @@ static int check_name(const struct fleet_host *h, const char *told, struct ex_er
 		    : 0;
 }
 
+/* One more shard of h. Under d->lock. */
+static void take_shard(struct fleet_host *h, size_t slot, const Expertd__V1__ShardInfo *i)
+{
+	char identity[EX_IDENTITY_KIND_MAX], plugin[sizeof h->plugin];
+	ex_peer_text(identity, sizeof identity, i->identity);
+	ex_peer_text(plugin, sizeof plugin, i->plugin);
+	ex_shard_count_kind(h->kind, identity);
+	if (!h->n_shards)
+		memcpy(h->plugin, plugin, sizeof plugin);
+	else if (strcmp(h->plugin, plugin) != 0)
+		snprintf(h->plugin, sizeof h->plugin, "%s", EX_IDENTITY_MIXED);
+	h->identity[slot] = ex_shard_identity(i->identity);
+	h->d->shard_bytes[slot] = i->bytes;
+	h->n_shards++;
+}
+
 static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 {
 	struct ex_dispatch *d = h->d;
 	ex_lock_take(&d->lock);
 	ex_peer_text(h->zone, sizeof h->zone, r->zone);
 	h->memory_bytes = r->memory_bytes;
-	ex_peer_text(h->plugin, sizeof h->plugin, r->n_shards ? r->shards[0]->plugin : "");
 	ex_peer_text(h->name, sizeof h->name, r->node[0] ? r->node : h->address);
 	ex_peer_text(h->version, sizeof h->version, r->version);
 	h->m = (struct host_metrics){
@@ -154,17 +169,15 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 	};
 	memset(h->identity, 0, (size_t)d->o.n_layers * d->o.n_groups * sizeof *h->identity);
 	h->n_shards = 0;
+	h->plugin[0] = h->kind[0] = '\0';
 	h->revision = r->revision;
 	h->stale = false;
 	for (size_t i = 0; i < r->n_shards; i++) {
 		size_t slot = shard_slot(d, r->shards[i]);
 		bool ready = strcmp(r->shards[i]->state, "ready") == 0;
 		h->stale |= strcmp(r->shards[i]->state, "loading") == 0;
-		if (slot != SIZE_MAX && ready && !h->identity[slot]) {
-			h->identity[slot] = ex_shard_identity(r->shards[i]->identity);
-			d->shard_bytes[slot] = r->shards[i]->bytes;
-			h->n_shards++;
-		}
+		if (slot != SIZE_MAX && ready && !h->identity[slot])
+			take_shard(h, slot, r->shards[i]);
 	}
 	if (!h->stream) { /* a new start: what it computed before counts no more */
 		h->distrusted = false;

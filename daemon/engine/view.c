@@ -237,6 +237,7 @@ static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct 
 	snprintf(v->error, sizeof v->error, "%s", h->error);
 	snprintf(v->version, sizeof v->version, "%s", h->version);
 	snprintf(v->plugin, sizeof v->plugin, "%s", h->plugin);
+	snprintf(v->identity, sizeof v->identity, "%s", h->kind);
 	snprintf(v->zone, sizeof v->zone, "%s", h->zone);
 	v->memory_bytes = h->memory_bytes;
 	if (h->distrusted && !h->error[0])
@@ -247,8 +248,18 @@ static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct 
 
 static bool count_local(struct ex_dispatch *d, void *ctx, const struct ex_shard_id *id, uint32_t group)
 {
+	struct ex_host_view *v = ctx;
+	struct ex_generation *g = ex_registry_pin(d->o.registry, id->layer, id->first_expert);
 	(void)group;
-	*(uint32_t *)ctx += is_local(d, id);
+	if (!g)
+		return true;
+	ex_shard_count_kind(v->identity, ex_generation_identity_text(g));
+	if (!v->n_shards)
+		snprintf(v->plugin, sizeof v->plugin, "%s", ex_generation_plugin(g));
+	else if (strcmp(v->plugin, ex_generation_plugin(g)) != 0)
+		snprintf(v->plugin, sizeof v->plugin, "%s", EX_IDENTITY_MIXED);
+	v->n_shards++;
+	ex_generation_unpin(g);
 	return true;
 }
 
@@ -263,7 +274,7 @@ static void view_local(struct ex_dispatch *d, struct ex_host_view *v)
 		.rows = ex_metric_count(d->local.rows),
 		.errors = ex_metric_count(d->local.errors),
 	};
-	each_shard(d, count_local, &v->n_shards);
+	each_shard(d, count_local, v);
 	snprintf(v->name, sizeof v->name, "%s", d->o.node);
 	snprintf(v->address, sizeof v->address, "local");
 	snprintf(v->version, sizeof v->version, "%s", d->o.version);

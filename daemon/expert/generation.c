@@ -155,28 +155,37 @@ static void digest_matrix(EVP_MD_CTX *c, const struct expertd_matrix *m)
 		EVP_DigestUpdate(c, m->scale, sizeof *m->scale * EX_CEIL_DIV(m->rows, 128) * EX_CEIL_DIV(m->cols, 128));
 }
 
+static void digest_plugin(EVP_MD_CTX *c, const struct ex_plugin *p)
+{
+	EVP_DigestUpdate(c, ex_plugin_sha256(p), strlen(ex_plugin_sha256(p)));
+	EVP_DigestUpdate(c, ex_plugin_table(p)->version, strlen(ex_plugin_table(p)->version));
+}
+
 /* What decides a shard's bits: its weights (samples of each matrix), the plugin's file, and its version, which names
- * the instruction set. */
+ * the instruction set. The first digits are those of the plugin alone. */
 static int digest_shard(const struct load *l, char out[static EX_IDENTITY_HEX])
 {
-	uint8_t digest[EX_SHA256_BYTES];
-	const struct ex_plugin *p = l->device->plugin;
+	uint8_t digest[EX_SHA256_BYTES], kind[EX_SHA256_BYTES];
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
 	if (!c || !EVP_DigestInit_ex(c, EVP_sha256(), NULL)) {
 		EVP_MD_CTX_free(c);
 		return -ENOMEM;
 	}
+	digest_plugin(c, l->device->plugin);
+	int ok = EVP_DigestFinal_ex(c, kind, NULL) && EVP_DigestInit_ex(c, EVP_sha256(), NULL);
 	for (uint32_t i = 0; i < l->id->n_experts; i++) {
 		digest_matrix(c, &l->ffn[i].gate);
 		digest_matrix(c, &l->ffn[i].up);
 		digest_matrix(c, &l->ffn[i].down);
 	}
-	EVP_DigestUpdate(c, ex_plugin_sha256(p), strlen(ex_plugin_sha256(p)));
-	EVP_DigestUpdate(c, ex_plugin_table(p)->version, strlen(ex_plugin_table(p)->version));
-	int ok = EVP_DigestFinal_ex(c, digest, NULL);
+	digest_plugin(c, l->device->plugin);
+	ok = ok && EVP_DigestFinal_ex(c, digest, NULL);
 	EVP_MD_CTX_free(c);
+	if (!ok)
+		return -EIO;
+	memcpy(digest, kind, EX_IDENTITY_KIND_DIGITS / 2);
 	ex_hex(digest, sizeof digest, out);
-	return ok ? 0 : -EIO;
+	return 0;
 }
 
 static int load_generation(struct load *l, struct ex_err *err, struct ex_generation **ret)

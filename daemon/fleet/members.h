@@ -7,6 +7,7 @@
 #define EX_FLEET_MEMBERS_H
 
 #include "base/addr.h"
+#include "base/shard.h"
 #include "net/client.h"
 
 #define EX_FLEET_HOSTS_MAX       1024
@@ -21,10 +22,12 @@ struct ex_member {
 	char address[EX_MEMBER_ADDRESS_MAX]; /* "host:port"; unique */
 	/* What only etcd's members say; empty or 0: not said. */
 	char zone[EX_MEMBER_NAME_MAX];
-	char machine[33];       /* 32 hex digits: of the machine it runs on */
-	char version[32];       /* of expertd */
-	char plugin[96];        /* what computes there, "cpu 0.1.0" */
-	char model_digest[65];  /* 64 hex digits */
+	char machine[33];      /* 32 hex digits: of the machine it runs on */
+	char version[32];      /* of expertd */
+	char plugin[96];       /* what computes there, "cpu 0.1.0" */
+	char model_digest[65]; /* 64 hex digits */
+	/* How it computes: the kind of its shards' numeric identities, or EX_IDENTITY_MIXED. */
+	char identity[EX_IDENTITY_KIND_MAX];
 	uint32_t expert_groups; /* ranges per layer */
 	uint64_t memory_bytes;  /* that the process has or could have */
 	const char *shards;     /* globs; never NULL; borrowed, valid during the callback */

@@ -11,10 +11,10 @@
 
 void ex_record_print(const struct ex_member *m, struct ex_str *out)
 {
-	json_t *o = json_pack("{ss ss ss ss ss ss ss ss sI sI}", "name", m->name, "address", m->address, "zone",
-		m->zone, "machine", m->machine, "version", m->version, "plugin", m->plugin, "model_digest",
-		m->model_digest, "shards", m->shards, "expert_groups", (json_int_t)m->expert_groups, "memory_bytes",
-		(json_int_t)EX_MIN(m->memory_bytes, (uint64_t)INT64_MAX));
+	json_t *o = json_pack("{ss ss ss ss ss ss ss ss ss sI sI}", "name", m->name, "address", m->address, "zone",
+		m->zone, "machine", m->machine, "version", m->version, "plugin", m->plugin, "identity", m->identity,
+		"model_digest", m->model_digest, "shards", m->shards, "expert_groups", (json_int_t)m->expert_groups,
+		"memory_bytes", (json_int_t)EX_MIN(m->memory_bytes, (uint64_t)INT64_MAX));
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	if (text)
 		ex_str_add(out, text);
@@ -109,6 +109,7 @@ static int take_texts(const struct ex_json_reader *r, struct ex_member *m, char 
 		{"machine", m->machine, sizeof m->machine},
 		{"version", m->version, sizeof m->version},
 		{"plugin", m->plugin, sizeof m->plugin},
+		{"identity", m->identity, sizeof m->identity},
 		{"model_digest", m->model_digest, sizeof m->model_digest},
 		{"shards", shards, EX_MEMBER_SHARDS_MAX},
 	};
@@ -125,6 +126,9 @@ static int take_texts(const struct ex_json_reader *r, struct ex_member *m, char 
 		return ex_json_refuse(r, "machine", "is not 32 hexadecimal digits");
 	if (!is_hex(m->model_digest, sizeof m->model_digest - 1))
 		return ex_json_refuse(r, "model_digest", "is not 64 hexadecimal digits");
+	if (*m->identity && strcmp(m->identity, EX_IDENTITY_MIXED) != 0 &&
+		!is_hex(m->identity, EX_IDENTITY_KIND_DIGITS))
+		return ex_json_refuse(r, "identity", "is neither 16 hexadecimal digits nor " EX_IDENTITY_MIXED);
 	return check_shards(r, shards);
 }
 

@@ -36,7 +36,8 @@ struct ex_registrar {
 	int64_t lease;       /* 0: none */
 	uint64_t ttl_ns;
 	bool registered, was_registered;
-	int64_t revision;      /* at which the key was made */
+	int64_t revision;      /* at which the key was made, or last written by us */
+	bool outdated;         /* the key says something older than value */
 	int64_t take_revision; /* of our former self's key, which may be taken over; 0: none */
 	bool tried;            /* a former self was looked for */
 	char told[TEXT_MAX];   /* the last clash or refusal */
@@ -46,6 +47,7 @@ struct ex_registrar {
 
 	struct ex_lock lock;
 	pthread_cond_t changed;
+	char *fresh;   /* guarded by lock: what value is to become; NULL: nothing */
 	bool up;       /* guarded by lock */
 	bool stopping; /* guarded by lock */
 	bool released; /* guarded by lock: stopped, and nothing is left to revoke */
@@ -225,6 +227,16 @@ static void found_key(struct ex_registrar *r, const Mvccpb__KeyValue *kv)
 	tell_trouble(r, EX_REGISTRAR_CLASH, text);
 }
 
+/* The key as a transaction that did not write it found it; NULL: it is not there. */
+static const Mvccpb__KeyValue *found_by(const Etcdserverpb__TxnResponse *t)
+{
+	const Etcdserverpb__ResponseOp *op = t->n_responses ? t->responses[0] : NULL;
+	const Etcdserverpb__RangeResponse *found =
+		op && op->response_case == ETCDSERVERPB__RESPONSE_OP__RESPONSE_RESPONSE_RANGE ? op->response_range
+											      : NULL;
+	return found && found->n_kvs ? found->kvs[0] : NULL;
+}
+
 static void key_tried(void *ctx, int status, const char *text, const ProtobufCMessage *reply)
 {
 	struct ex_registrar *r = ctx;
@@ -242,11 +254,7 @@ static void key_tried(void *ctx, int status, const char *text, const ProtobufCMe
 		set_registered(r, t->header->revision);
 		return;
 	}
-	const Etcdserverpb__ResponseOp *op = t->n_responses ? t->responses[0] : NULL;
-	const Etcdserverpb__RangeResponse *found =
-		op && op->response_case == ETCDSERVERPB__RESPONSE_OP__RESPONSE_RESPONSE_RANGE ? op->response_range
-											      : NULL;
-	const Mvccpb__KeyValue *kv = found && found->n_kvs ? found->kvs[0] : NULL;
+	const Mvccpb__KeyValue *kv = found_by(t);
 	r->take_revision = 0;
 	if (!kv) /* gone again: at the next tick it can be made */
 		return;
@@ -256,8 +264,8 @@ static void key_tried(void *ctx, int status, const char *text, const ProtobufCMe
 		found_key(r, kv);
 }
 
-/* Makes the key if it is not there, or takes over that of our former self if it is still the same. */
-static void try_key(struct ex_registrar *r)
+/* Writes the key if it is as it was at mod_revision; 0: if it is not there. Else done gets what is there. */
+static void write_key(struct ex_registrar *r, int64_t mod_revision, ex_etcd_done_fn *done)
 {
 	Etcdserverpb__Compare c = ETCDSERVERPB__COMPARE__INIT;
 	Etcdserverpb__PutRequest put = ETCDSERVERPB__PUT_REQUEST__INIT;
@@ -266,10 +274,10 @@ static void try_key(struct ex_registrar *r)
 	Etcdserverpb__TxnRequest t = ETCDSERVERPB__TXN_REQUEST__INIT;
 	c.key = put.key = range.key = ex_etcd_bytes(r->key);
 	c.result = ETCDSERVERPB__COMPARE__COMPARE_RESULT__EQUAL;
-	if (r->take_revision) {
+	if (mod_revision) {
 		c.target = ETCDSERVERPB__COMPARE__COMPARE_TARGET__MOD;
 		c.target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_MOD_REVISION;
-		c.mod_revision = r->take_revision;
+		c.mod_revision = mod_revision;
 	} else {
 		c.target = ETCDSERVERPB__COMPARE__COMPARE_TARGET__CREATE;
 		c.target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_CREATE_REVISION;
@@ -285,7 +293,74 @@ static void try_key(struct ex_registrar *r)
 	t.success = (Etcdserverpb__RequestOp *[]){&yes};
 	t.failure = (Etcdserverpb__RequestOp *[]){&no};
 	t.n_compare = t.n_success = t.n_failure = 1;
-	r->calling = ex_etcd_call(r->etcd, EX_ETCD_TXN, &t.base, key_tried, r) == 0;
+	r->calling = ex_etcd_call(r->etcd, EX_ETCD_TXN, &t.base, done, r) == 0;
+}
+
+/* Makes the key if it is not there, or takes over that of our former self if it is still the same. */
+static void try_key(struct ex_registrar *r)
+{
+	r->outdated = false;
+	write_key(r, r->take_revision, key_tried);
+}
+
+static void key_updated(void *ctx, int status, const char *text, const ProtobufCMessage *reply)
+{
+	struct ex_registrar *r = ctx;
+	const Etcdserverpb__TxnResponse *t = (const Etcdserverpb__TxnResponse *)reply;
+	r->calling = false;
+	if (status != EX_STATUS_OK) {
+		r->outdated = true;
+		if (status == EX_STATUS_NOT_FOUND)
+			lose_lease(r, "its lease has ended");
+		else
+			call_failed(r, "register", status, text);
+		return;
+	}
+	if (t->succeeded && t->header) {
+		r->revision = t->header->revision;
+		return;
+	}
+	/* ours, and only the answer to an earlier try was lost: once more. Else the next probe finds out. */
+	const Mvccpb__KeyValue *kv = found_by(t);
+	if (kv && kv->lease == r->lease) {
+		r->revision = kv->mod_revision;
+		r->outdated = true;
+	}
+}
+
+/* The key is ours and says something older. */
+static void update_key(struct ex_registrar *r)
+{
+	r->outdated = false;
+	write_key(r, r->revision, key_updated);
+}
+
+static void take_fresh(struct ex_registrar *r)
+{
+	ex_lock_take(&r->lock);
+	char *fresh = EX_TAKE(r->fresh);
+	ex_lock_give(&r->lock);
+	if (!fresh)
+		return;
+	free(r->value);
+	r->value = fresh;
+	r->outdated = true;
+}
+
+int ex_registrar_update(struct ex_registrar *r, const struct ex_member *self)
+{
+	struct ex_str value = EX_STR_INIT;
+	EX_CHECK_OBJ(r, REGISTRAR_MAGIC);
+	ex_record_print(self, &value);
+	if (value.oom) {
+		ex_str_done(&value);
+		return -ENOMEM;
+	}
+	ex_lock_take(&r->lock);
+	free(r->fresh);
+	r->fresh = ex_str_take(&value);
+	ex_lock_give(&r->lock);
+	return 0;
 }
 
 /* --- the end --------------------------------------------------------------------------------------------- */
@@ -323,6 +398,7 @@ static void on_tick(void *ctx)
 		beat(r, now);
 	if (r->calling)
 		return;
+	take_fresh(r);
 	if (stopping)
 		release(r);
 	else if (now < r->next_try_ns)
@@ -331,6 +407,8 @@ static void on_tick(void *ctx)
 		grant(r);
 	else if (!r->registered)
 		try_key(r);
+	else if (r->outdated)
+		update_key(r);
 }
 
 static void on_moved(void *ctx)
@@ -371,6 +449,7 @@ static void on_probed(void *ctx, const Etcdserverpb__RangeResponse *p)
 static void destroy(struct ex_registrar *r)
 {
 	ex_etcd_free(r->etcd);
+	free(r->fresh);
 	free(r->value);
 	pthread_cond_destroy(&r->changed);
 	ex_lock_done(&r->lock);

@@ -33,6 +33,8 @@ struct ex_registrar_opts {
 struct ex_registrar;
 /* Registers as soon as etcd can be reached. -EINVAL: no endpoints, too many, a lease below EX_FLEET_LEASE_TTL_S_MIN. [any] */
 int ex_registrar_new(const struct ex_registrar_opts *o, struct ex_err *err, struct ex_registrar **ret);
+/* What the key is to say from now on; name, machine and address are those of before. -ENOMEM: it stays as it was. [any] */
+int ex_registrar_update(struct ex_registrar *r, const struct ex_member *self);
 /* Revokes the lease, which takes the key away: blocks for timeout_ms at most, not at all while etcd is down. No callback
  * runs any more when it returns. Not from the loop. */
 struct ex_registrar *ex_registrar_free(struct ex_registrar *r);

@@ -24,6 +24,11 @@ def test_register_and_leave(case):
             expect_equal((h["model_digest"], h["expert_groups"], h["shards"]), (digest, f.groups, shards), f"model of {h['name']}")
             expect(h["memory_bytes"] > 1 << 20 and h["plugin"].startswith("cpu"), f"memory or plugin: {h}")
         expect_equal(count(h1, "HOST_REGISTERED"), 1, "HOST_REGISTERED of h1")
+        for node in (h1, h2):
+            (row,) = node.ctl_json("host", "list")["hosts"]
+            expect_equal((row["identity"], len(row["identity"])), (hosts[node.name]["identity"], 16), f"identity of {node.name}")
+            expect(row["identity"][:8] in node.ctl("host", "list").stdout, "IDENTITY in host list")
+        expect_equal(hosts["h1"]["identity"], hosts["h2"]["identity"], "identities of one plugin")
         # a stop takes the key away at once; a kill leaves it until the lease ends, or until the same host is back
         h1.stop()
         expect_equal(sorted(etcd.hosts()), ["h2"], "hosts after h1 was stopped")

@@ -18,6 +18,7 @@ static void test_round_trip(void **state)
 		.machine = "00112233445566778899aabbccddeeff",
 		.version = "0.1.0",
 		.plugin = "cpu 0.1.0",
+		.identity = "0011223344556677",
 		.model_digest = DIGEST,
 		.expert_groups = 8,
 		.memory_bytes = UINT64_C(96) << 30,
@@ -35,6 +36,7 @@ static void test_round_trip(void **state)
 	assert_string_equal(back.machine, m.machine);
 	assert_string_equal(back.version, m.version);
 	assert_string_equal(back.plugin, m.plugin);
+	assert_string_equal(back.identity, m.identity);
 	assert_string_equal(back.model_digest, m.model_digest);
 	assert_string_equal(back.shards, m.shards);
 	assert_int_equal(back.expert_groups, m.expert_groups);
@@ -52,6 +54,7 @@ static void test_unknown_keys(void **state)
 	struct ex_member m;
 	EXPECT_OK(err, ex_record_parse("h1", text, strlen(text), &err, &m));
 	assert_string_equal(m.zone, "");
+	assert_string_equal(m.identity, "");
 	assert_string_equal(m.shards, "");
 	assert_int_equal(m.memory_bytes, 0);
 	free((char *)m.shards);
@@ -81,6 +84,8 @@ static void test_refused(void **state)
 	refused("h1", "{" GOOD ",\"zone\":\"a b\"}", "is no name");
 	refused("h1", "{" GOOD ",\"zone\":\"a\\u001b[2J\"}", "printable");
 	refused("h1", "{" GOOD ",\"machine\":\"xyz\"}", "32 hexadecimal");
+	refused("h1", "{" GOOD ",\"identity\":\"9f3c\"}", "16 hexadecimal");
+	refused("h1", "{" GOOD ",\"identity\":\"00112233445566778\"}", "at most 16");
 	refused("h1", "{" GOOD ",\"shards\":\"L1/E0-3 nonsense\"}", "'nonsense'");
 	refused("h1", "{" GOOD ",\"memory_bytes\":-1}", "a number of bytes");
 	refused("h1", "{" GOOD ",\"memory_bytes\":1e99}", "a number of bytes");

@@ -363,6 +363,38 @@ static void test_bad_options(void **state)
 	assert_non_null(strstr(err.text, "a lease of 1 s"));
 }
 
+/* What the key says changes under the same lease; a name that another has taken meanwhile is not written to. */
+static void test_update(void **state)
+{
+	(void)state;
+	struct ex_member m;
+	struct ex_registrar *r = start(cluster.endpoints, 1, "h1", "127.0.0.1:1001", MACHINE, &seen);
+	SEEN_WAIT(&seen, s->n_events[EX_REGISTRAR_REGISTERED] == 1);
+	fill_member(&m, "h1", "127.0.0.1:1001", MACHINE);
+	for (int i = 0; i < 3; i++) {
+		char want[64];
+		snprintf(m.identity, sizeof m.identity, "001122334455667%d", i);
+		snprintf(want, sizeof want, "\"identity\":\"%s\"", m.identity);
+		assert_int_equal(ex_registrar_update(r, &m), 0);
+		char text[1024] = "";
+		for (int k = 0; k < 100 && !strstr(text, want); k++) {
+			CTL_OUT(cluster.m[0].endpoint, text, sizeof text, "get", "--print-value-only", "/t/hosts/h1");
+			usleep(50000);
+		}
+		assert_non_null(strstr(text, want));
+	}
+	CTL(cluster.m[0].endpoint, "put", "/t/hosts/h1", "{}");
+	snprintf(m.identity, sizeof m.identity, "mixed");
+	assert_int_equal(ex_registrar_update(r, &m), 0);
+	SEEN_WAIT(&seen, s->n_events[EX_REGISTRAR_LOST] == 1);
+	assert_key("h1", "{}");
+	CTL(cluster.m[0].endpoint, "del", "/t/hosts/h1");
+	SEEN_WAIT(&seen, s->n_events[EX_REGISTRAR_REGAINED] == 1);
+	assert_key("h1", "\"identity\":\"mixed\"");
+	leave(r);
+	assert_key("h1", "");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -370,6 +402,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_refused_by_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused_by_failing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_register_and_leave, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_update, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_name_clash, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_former_self, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_key_and_lease_taken_away, setup, teardown),

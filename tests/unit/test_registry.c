@@ -69,6 +69,7 @@ static void test_load_and_find(void **state)
 		assert_string_equal(all.v[i].error, "");
 	}
 	assert_string_not_equal(all.v[0].identity, all.v[1].identity);
+	assert_memory_equal(all.v[0].identity, all.v[1].identity, EX_IDENTITY_KIND_DIGITS); /* one plugin */
 	struct ex_generation *g = ex_registry_pin(s.registry, 1, 2);
 	assert_non_null(g);
 	assert_memory_equal(ex_generation_id(g), &SETUP_SHARDS[1], sizeof SETUP_SHARDS[1]);
@@ -114,6 +115,7 @@ static void test_identity(void **state)
 	}
 	assert_string_equal(v[0].identity, v[1].identity);
 	assert_string_not_equal(v[0].identity, v[2].identity);
+	assert_memory_not_equal(v[0].identity, v[2].identity, EX_IDENTITY_KIND_DIGITS);
 	if (n > 3)
 		assert_string_not_equal(v[0].identity, v[3].identity);
 	setup_done(&s);

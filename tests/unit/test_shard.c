@@ -76,6 +76,20 @@ static void test_glob_malformed(void **state)
 			fail_msg("'%s' was taken", bad[i]);
 }
 
+static void test_kind(void **state)
+{
+	(void)state;
+	char kind[EX_IDENTITY_KIND_MAX] = "";
+	ex_shard_count_kind(kind, "00112233445566778899");
+	assert_string_equal(kind, "0011223344556677");
+	ex_shard_count_kind(kind, "0011223344556677ffff");
+	assert_string_equal(kind, "0011223344556677");
+	ex_shard_count_kind(kind, "00112233445566");
+	assert_string_equal(kind, EX_IDENTITY_MIXED);
+	ex_shard_count_kind(kind, "0011223344556677ffff");
+	assert_string_equal(kind, EX_IDENTITY_MIXED);
+}
+
 static void test_groups_cover(void **state)
 {
 	(void)state;
@@ -104,6 +118,7 @@ int main(void)
 		cmocka_unit_test(test_glob_match),
 		cmocka_unit_test(test_glob_cuts),
 		cmocka_unit_test(test_glob_malformed),
+		cmocka_unit_test(test_kind),
 		cmocka_unit_test(test_groups_cover),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
