@@ -136,7 +136,9 @@ static const struct fleet_host *lost_holder(const struct ex_dispatch *d, uint32_
 
 static const char *why_text(int status, char buf[static 64])
 {
-	return status == -EDOM ? "the partial sum is not finite" : strerror_r(-status, buf, 64);
+	if (status == -EDOM)
+		return "the partial sum is not finite";
+	return status == -ESTALE ? "it has another numeric identity" : strerror_r(-status, buf, 64);
 }
 
 /* Keeps the first failure in words: shard, host, reason. status: the job's, or -EDOM for a row of it. */
@@ -148,6 +150,8 @@ static void describe_failure(struct ex_dispatch *d, const struct shard_job *j, i
 		return;
 	ex_lock_take(&d->lock);
 	const struct fleet_host *h = status == -EHOSTUNREACH ? lost_holder(d, j->s->group) : j->host;
+	if (status == -EHOSTUNREACH && h && ex_host_usable(h))
+		status = -ESTALE; /* it was not asked, and could have been */
 	const char *why = h && h->error[0] && status != -EDOM ? h->error : why_text(status, reason);
 	ex_shard_name(&id, shard);
 	if (h)

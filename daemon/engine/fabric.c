@@ -327,6 +327,34 @@ static int take_partials(struct ex_dispatch *d, const struct taking *t, struct e
 	return 0;
 }
 
+bool ex_fabric_fits(struct shard_job *j, uint64_t identity)
+{
+	const struct ex_dispatch *d = j->d;
+	const uint64_t in_use = d->identity[ex_dispatch_slot(d, d->layer, j->s->group)];
+	if (!identity || identity == j->identity)
+		return true;
+	if (j->check_of || (in_use && in_use != identity && d->o.failover != EX_FAILOVER_ANY))
+		return false;
+	j->identity = identity;
+	return true;
+}
+
+/* 0, or -ESTALE: h has swapped the shard since its Hello, and what it computes now would mix two identities in one answer. Its list is renewed,
+ * and until then this shard of it is what it says. Under d->lock. */
+static int check_identity(struct fleet_host *h, struct shard_job *j, uint64_t identity)
+{
+	const struct ex_dispatch *d = h->d;
+	uint64_t *listed = &h->identity[ex_dispatch_slot(d, d->layer, j->s->group)];
+	if (identity && identity != j->identity) {
+		h->stale = true;
+		*listed = *listed ? identity : 0;
+	}
+	if (ex_fabric_fits(j, identity))
+		return 0;
+	ex_metric_add(h->m.resent, j->s->n_rows);
+	return -ESTALE;
+}
+
 /* The first answer to the jobs that are ours, under d->lock. rc: of take_partials. */
 static void settle_jobs(struct fleet_host *h, struct taking *t, int rc)
 {
@@ -336,11 +364,12 @@ static void settle_jobs(struct fleet_host *h, struct taking *t, int rc)
 		struct shard_job *j = &d->jobs[i];
 		if (!ex_bit(t->frame->jobs, i))
 			continue;
-		int status = rc ? rc : t->reply->status;
-		if (!status)
-			status = t->reply->shards[n++].status;
+		const struct ex_frame_partial *p = rc || t->reply->status ? NULL : &t->reply->shards[n++];
+		int status = p ? p->status : rc ? rc : t->reply->status;
 		if (!ex_bit(t->mine, i))
 			continue;
+		if (!status)
+			status = check_identity(h, j, p->identity);
 		j->n_out--;
 		j->host = h;
 		j->status = status;

@@ -60,7 +60,8 @@ struct shard_job {
 	int status;                /* of the last failure; -EHOSTUNREACH: nobody could be asked */
 	struct fleet_host *host;   /* who failed or answered last; NULL: this process, or nobody */
 	struct fleet_host *target; /* [step] whom the next frame goes to */
-	uint64_t identity; /* [step] numeric identity of whom was asked last: all who are asked at once have one */
+	uint64_t
+		identity; /* numeric identity of whom was asked last: all who are asked at once have one; of who answered */
 	bool local, local_out, local_failed; /* [step] target is this process; it computes; it has failed */
 	uint64_t retry_ns;                   /* when those that failed may be asked again; 0: nobody has failed */
 	uint64_t asked[EX_HOST_WORDS];       /* by place in d->hosts */
@@ -156,7 +157,7 @@ struct ex_dispatch {
 	uint64_t rows_budget, rows_hedged; /* sent and sent twice, of late */
 	uint64_t *lost_ns;  /* [n_layers * n_groups] since when nobody has answered for a shard; 0: somebody has */
 	uint64_t held_ns;   /* since when the step is held; 0: it was not */
-	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet */
+	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet. Written while no frame and no work is out */
 	uint64_t *
 		shard_bytes; /* [n_layers * n_groups] by the word of whoever holds it; 0: nobody has said. Guarded by lock */
 	struct ex_load *load; /* of each slot */
@@ -225,6 +226,9 @@ void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, const uint64_t 
 /* Takes the data of a reply to one of h's frames; a reply to no frame at hand is dropped. -EBADMSG: it does not answer
  * what was asked. [data loop] */
 int ex_fabric_receive(struct fleet_host *h, const struct ex_frame_reply *reply, struct ex_err *err);
+/* Whether a result that was computed with this numeric identity (0: not said) may answer j: that of whom was asked, or, when that was swapped
+ * meanwhile, one that nothing speaks against. Under d->lock. */
+bool ex_fabric_fits(struct shard_job *j, uint64_t identity);
 /* Copies what a peer says of itself: what is not printable ASCII becomes '?', for it goes to terminals and into UTF-8. */
 void ex_peer_text(char *dst, size_t size, const char *text);
 /* Ends h's frames, but for one whose reply is being read: their jobs are open again. Under d->lock. */

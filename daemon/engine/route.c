@@ -36,9 +36,10 @@ static double expected_ns(const struct fleet_host *h, uint32_t n_given, uint32_t
 	return (double)h->reply_ns * (1 + rows / (h->frame_rows + 1.0));
 }
 
-/* The usable holder that will probably answer first, of those that were not asked and whose rank is at most worst; NULL:
- * none. */
-static struct fleet_host *choose(struct ex_dispatch *d, const struct shard_job *j, enum rank worst, uint64_t now)
+/* The usable holder that will probably answer first, of those that were not asked, whose rank is at most worst and whose
+ * numeric identity is the one wanted (0: any); NULL: none. */
+static struct fleet_host *choose(
+	struct ex_dispatch *d, const struct shard_job *j, enum rank worst, uint64_t wanted, uint64_t now)
 {
 	size_t slot = ex_dispatch_slot(d, d->layer, j->s->group);
 	struct fleet_host *best = NULL;
@@ -47,7 +48,7 @@ static struct fleet_host *choose(struct ex_dispatch *d, const struct shard_job *
 	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
 		struct fleet_host *h = &d->hosts[p];
 		enum rank rank = ex_bit(j->asked, p) ? RANK_NONE : rank_of(d, h, slot, now);
-		if (rank > worst || rank > best_rank || rank == RANK_NONE)
+		if (rank > worst || rank > best_rank || rank == RANK_NONE || (wanted && h->identity[slot] != wanted))
 			continue;
 		double ns = expected_ns(h, d->aimed[p].n_rows, j->s->n_rows);
 		if (rank < best_rank || ns < best_ns) {
@@ -86,8 +87,9 @@ static bool aim_check(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
 {
 	if (j->check_of->target)
 		ex_bit_set(j->asked, (size_t)(j->check_of->target - d->hosts));
-	struct fleet_host *h =
-		j->status == -EHOSTUNREACH && now - d->begin_ns < CHECK_NS ? choose(d, j, RANK_READY, now) : NULL;
+	const bool wanted = j->check_of->identity && j->status == -EHOSTUNREACH && now - d->begin_ns < CHECK_NS;
+	struct fleet_host *h = wanted ? choose(d, j, RANK_READY, j->check_of->identity, now) : NULL;
+	j->identity = j->check_of->identity;
 	if (h)
 		aim(d, j, h);
 	else
@@ -104,7 +106,7 @@ static bool aim_open(struct ex_dispatch *d, struct shard_job *j, uint64_t now)
 	uint64_t identity = local_identity(d, j);
 	j->local = identity != 0;
 	if (!j->local) {
-		struct fleet_host *h = choose(d, j, RANK_LAST, now);
+		struct fleet_host *h = choose(d, j, RANK_LAST, 0, now);
 		if (!h)
 			return false;
 		identity = h->identity[slot];
@@ -149,8 +151,8 @@ static bool aim_late(struct ex_dispatch *d, const struct out_frame *f, uint64_t 
 			continue;
 		if (!late && !within_budget(d, j->s->n_rows))
 			return any;
-		struct fleet_host *h = choose(d, j, RANK_READY, now);
-		if (!h || h->identity[ex_dispatch_slot(d, d->layer, j->s->group)] != j->identity)
+		struct fleet_host *h = choose(d, j, RANK_READY, j->identity, now);
+		if (!h)
 			continue;
 		aim(d, j, h);
 		if (!late)
@@ -238,9 +240,10 @@ static void work_done(struct ex_work *w)
 	j->n_out--;
 	j->local_out = false;
 	j->host = NULL;
-	j->status = w->status;
-	j->local_failed = w->status != 0;
-	j->state = w->status ? JOB_OPEN : JOB_DONE;
+	j->status =
+		w->status || ex_fabric_fits(j, w->identity) ? w->status : -ESTALE; /* swapped since it was submitted */
+	j->local_failed = j->status != 0;
+	j->state = j->status ? JOB_OPEN : JOB_DONE;
 	ex_metric_observe(d->local.seconds, (double)(ex_now_ns() - d->begin_ns) / (double)EX_NS_PER_S);
 	if (w->status)
 		ex_metric_add(d->local.errors, 1);
@@ -482,7 +485,8 @@ void ex_route_compare(struct ex_dispatch *d)
 {
 	for (uint32_t i = d->plan.n_shards; i < d->n_jobs; i++) {
 		const struct shard_job *check = &d->jobs[i], *j = check->check_of;
-		if (check->state != JOB_DONE || j->state != JOB_DONE || check->host == j->host)
+		if (check->state != JOB_DONE || j->state != JOB_DONE || check->host == j->host ||
+			check->identity != j->identity)
 			continue;
 		ex_metric_add(d->m_verified, j->s->n_rows);
 		if (memcmp(check->y, j->y, (size_t)j->s->n_rows * d->o.d_model * sizeof *j->y) != 0)

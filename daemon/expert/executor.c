@@ -268,6 +268,7 @@ static void run_batch(struct worker *k, bool abandoned)
 	for (uint32_t i = 0; i < k->n_works; i++) {
 		k->work[i]->status = rc;
 		k->work[i]->generation = g ? ex_generation_number(g) : 0;
+		k->work[i]->identity = g ? ex_generation_identity(g) : 0;
 	}
 	ex_generation_unpin(g);
 }

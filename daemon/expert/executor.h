@@ -24,6 +24,7 @@ struct ex_work {
 	/* out */
 	int status; /* 0, -ENOENT (shard not here), -EIO, .. */
 	uint32_t generation;
+	uint64_t identity; /* of the generation; 0: none ran */
 	/* executor's own */
 	struct ex_work *next;
 	uint64_t queued_ns;

@@ -149,6 +149,7 @@ static size_t gather(struct job *j)
 			.first_expert = w->first_expert,
 			.n_rows = w->n_rows,
 			.generation = w->generation,
+			.identity = w->identity,
 			.status = w->status,
 			.error = error_text(w->status),
 		};

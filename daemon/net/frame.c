@@ -81,6 +81,7 @@ struct ex_out *ex_frame_reply_pack(
 		partials[i].n_rows = s->n_rows;
 		partials[i].status = s->status;
 		partials[i].generation = s->generation;
+		partials[i].identity = s->identity;
 		partials[i].error = text_or_empty(s->error);
 		list[i] = &partials[i];
 	}
@@ -341,6 +342,7 @@ static int fill_reply(const reply *r, struct ex_frame_reply *f)
 			.first_expert = s->first_expert,
 			.n_rows = s->n_rows,
 			.generation = s->generation,
+			.identity = s->identity,
 			.status = s->status,
 			.error = text_or_null(s->error),
 		};

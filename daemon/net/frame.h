@@ -38,6 +38,7 @@ struct ex_frame_request {
 struct ex_frame_partial {
 	uint32_t first_expert, n_rows, generation;
 	int32_t status;
+	uint64_t identity; /* ex_shard_identity of what computed it; 0: not said */
 	const char *error; /* NULL: none */
 };
 struct ex_frame_reply {

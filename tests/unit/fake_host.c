@@ -74,12 +74,15 @@ static struct ex_out *answer(const struct fake_host *h, const struct ex_frame_re
 	float *x = calloc((size_t)f->n_rows + 1, FAKE_D * sizeof *x),
 	      *y = calloc((size_t)f->n_partial_rows + 1, FAKE_D * sizeof *y);
 	uint32_t at = 0;
+	const char *as = h->computes_as;
 	ex_pieces_copy(f->x, f->n_x, raw);
 	ex_dtype_to_f32(f->x_dtype, raw, (size_t)f->n_rows * FAKE_D, x);
 	for (uint32_t i = 0; i < f->n_shards; i++) {
 		const struct ex_frame_shard *s = &f->shards[i];
-		partials[i] = (struct ex_frame_partial){
-			.first_expert = s->first_expert, .n_rows = s->n_rows, .generation = 1};
+		partials[i] = (struct ex_frame_partial){.first_expert = s->first_expert,
+			.n_rows = s->n_rows,
+			.generation = 1,
+			.identity = ex_shard_identity(as ? as : h->identity)};
 		if (h->mode == FAKE_WRONG_REPLY)
 			partials[i].first_expert++;
 		if (h->mode == FAKE_SHARD_FAILS && i == 0) {
@@ -88,6 +91,8 @@ static struct ex_out *answer(const struct fake_host *h, const struct ex_frame_re
 			continue;
 		}
 		compute_shard(f, s, x, y + (size_t)at * FAKE_D);
+		for (size_t c = (size_t)at * FAKE_D; as && c < (size_t)(at + s->n_rows) * FAKE_D; c++)
+			y[c] *= 2;
 		at += s->n_rows;
 	}
 	if (h->mode == FAKE_WRONG_BITS)

@@ -41,8 +41,10 @@ struct fake_host {
 	_Atomic bool draining;
 	_Atomic uint64_t revision;
 	const char *identity; /* of all shards */
-	struct ex_tls *tls;   /* NULL: plain text */
-	uint32_t data_port;   /* offered in Hello, with word */
+	const char *_Atomic
+		computes_as; /* another identity than in Hello, and other bits: all doubled; NULL: as in Hello */
+	struct ex_tls *tls;  /* NULL: plain text */
+	uint32_t data_port;  /* offered in Hello, with word */
 	const char *word;
 	char shown[32]; /* the word of the last Dispatch stream; read it after the host is stopped */
 	_Atomic int n_frames, n_rows, x_dtype;

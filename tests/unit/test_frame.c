@@ -117,7 +117,7 @@ static void test_reply_round_trip(void **state)
 	float y[3 * D_MODEL] = {1, 2, 3}, back[3 * D_MODEL];
 	int n_released = 0;
 	struct ex_frame_partial partials[] = {
-		{.first_expert = 0, .n_rows = 2, .generation = 4},
+		{.first_expert = 0, .n_rows = 2, .generation = 4, .identity = UINT64_C(0xfedcba9876543210)},
 		{.first_expert = 4, .n_rows = 9, .status = -EIO, .error = "sick"},
 		{.first_expert = 6, .n_rows = 1, .generation = 1},
 	};
@@ -140,6 +140,7 @@ static void test_reply_round_trip(void **state)
 	assert_string_equal(g.shards[1].error, "sick");
 	assert_null(g.shards[2].error);
 	assert_int_equal(g.shards[0].generation, 4);
+	assert_true(g.shards[0].identity == UINT64_C(0xfedcba9876543210));
 	assert_int_equal(g.y_bytes, sizeof y);
 	ex_pieces_copy(g.y, g.n_y, back);
 	assert_memory_equal(back, y, sizeof y);

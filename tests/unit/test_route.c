@@ -53,6 +53,28 @@ static void expect_good(struct fixture *f)
 		assert_int_equal(failed[i], 0);
 }
 
+/* The same by hosts that compute as another identity. */
+static void expect_doubled(struct fixture *f)
+{
+	ex_dispatch_step_begins(f->d);
+	if (run(f, 2, ROWS, y, failed))
+		fail_msg("%s", ex_dispatch_failure(f->d));
+	for (uint32_t i = 0; i < ROWS; i++)
+		for (uint32_t c = 0; c < FAKE_D; c++)
+			assert_true(y[i][c] == 2 * want[i][c]);
+}
+
+/* Until both of two hosts are asked. */
+static void ask_both(struct fixture *f)
+{
+	const int first = f->host[0].n_frames, second = f->host[1].n_frames;
+	for (int i = 0; i < 1000 && (f->host[0].n_frames == first || f->host[1].n_frames == second); i++) {
+		expect_good(f);
+		usleep(10000);
+	}
+	assert_true(f->host[0].n_frames > first && f->host[1].n_frames > second);
+}
+
 /* One of two hosts misbehaves for a while, then the other one: every row is answered, with the same bits. */
 static void fail_over(int mode)
 {
@@ -372,6 +394,80 @@ static void test_identical_is_kept(void **state)
 	close_fixture(&f);
 }
 
+/* A host that was swapped by tolerance computes other bits before Hello tells: they are not used beside those that are in use. */
+static void test_swapped_between_hellos(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	open_pair(&f, "aa", "aa");
+	for (int i = 0; i < 4; i++)
+		expect_good(&f);
+	for (int swapped = 0; swapped < 2; swapped++) {
+		f.host[swapped].computes_as = "bb";
+		for (int i = 0; i < 8; i++)
+			expect_good(&f);
+		f.host[swapped].computes_as = NULL;
+		f.host[swapped].revision++;
+		ask_both(&f);
+	}
+	assert_int_equal(f.n_identity_changes, 0);
+	close_fixture(&f);
+}
+
+/* Once nothing runs the new identity may be the one that is used; then it is the old one's bits that are not mixed in. */
+static void test_swapped_while_idle(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	asked.hold_ms = 300;
+	open_pair(&f, "aa", "aa");
+	f.host[0].computes_as = f.host[1].computes_as = "bb";
+	expect_doubled(&f);
+	f.host[1].computes_as = NULL;
+	for (int i = 0; i < 8; i++)
+		expect_doubled(&f);
+	f.host[0].computes_as = NULL; /* and nobody computes it any more */
+	assert_int_equal(run(&f, 2, ROWS, y, failed), -EHOSTDOWN);
+	assert_non_null(strstr(ex_dispatch_failure(f.d), "another numeric identity"));
+	ex_dispatch_idle(f.d);
+	expect_good(&f);
+	assert_int_equal(f.n_identity_changes, 0);
+	close_fixture(&f);
+}
+
+/* Where any identity is good, the change is told. */
+static void test_swapped_under_any(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	asked.failover = EX_FAILOVER_ANY;
+	open_pair(&f, "aa", "aa");
+	expect_good(&f);
+	f.host[0].computes_as = f.host[1].computes_as = "bb";
+	expect_doubled(&f);
+	assert_true(f.n_identity_changes > 0);
+	close_fixture(&f);
+}
+
+/* A check by a host that was swapped proves nothing. */
+static void test_swapped_checker(void **state)
+{
+	struct fixture f;
+	(void)state;
+	defaults();
+	asked.verify_percent = 100;
+	open_pair(&f, "aa", "aa");
+	expect_good(&f);
+	f.host[1].computes_as = "bb";
+	for (int i = 0; i < 8; i++)
+		expect_good(&f);
+	assert_int_equal(f.n_differs, 0);
+	close_fixture(&f);
+}
+
 static void test_any_takes_over(void **state)
 {
 	struct fixture f;
@@ -519,6 +615,10 @@ int main(void)
 		cmocka_unit_test(test_draining_host_is_not_asked),
 		cmocka_unit_test(test_new_list_is_asked_for),
 		cmocka_unit_test(test_identical_is_kept),
+		cmocka_unit_test(test_swapped_between_hellos),
+		cmocka_unit_test(test_swapped_while_idle),
+		cmocka_unit_test(test_swapped_under_any),
+		cmocka_unit_test(test_swapped_checker),
 		cmocka_unit_test(test_any_takes_over),
 		cmocka_unit_test(test_verify_finds_the_odd_one),
 		cmocka_unit_test(test_verify_without_answer),
