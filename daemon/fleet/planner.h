@@ -32,6 +32,7 @@ struct ex_planner_host {
 	uint64_t memory_bytes;   /* for shards */
 	double speed;            /* relative: twice the speed takes twice the rows in the same time */
 	enum ex_planner_host_state state;
+	bool fixed; /* nothing comes to it, and nothing leaves it, whatever its state and memory */
 };
 
 struct ex_planner_shard {

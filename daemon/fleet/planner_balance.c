@@ -82,6 +82,12 @@ static double try_changes(struct ps *p, const struct change *c, size_t n)
 	return most;
 }
 
+static bool touches_fixed(const struct ps *p, const struct change *c)
+{
+	return (c->add != EX_PLANNER_NONE && p->host[c->add].fixed) ||
+	       (c->remove != EX_PLANNER_NONE && p->host[c->remove].fixed);
+}
+
 static bool keeps_zones(const struct ps *p, const struct change *c)
 {
 	if (c->remove == EX_PLANNER_NONE || p->n_zones < 2)
@@ -115,7 +121,7 @@ static void consider(struct balance *b, const struct change *c, size_t n)
 	if (gain < GAIN_MIN * p->mean || gain <= 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
-		if (!keeps_zones(p, &c[i]) || (b->only_new && !is_of_new(p, &c[i])))
+		if (touches_fixed(p, &c[i]) || !keeps_zones(p, &c[i]) || (b->only_new && !is_of_new(p, &c[i])))
 			return;
 		cost += cost_of(p, &c[i]);
 		bytes += (double)p->shard[c[i].s].bytes;

@@ -49,7 +49,8 @@ static double key_of(const struct ps *p, uint32_t s, uint32_t h)
 
 static bool may_take(const struct ps *p, uint32_t s, uint32_t h, bool new_zone)
 {
-	return p->host[h].ready && !ps_holds(p, s, h) && !(new_zone && ps_in_zone(p, s, p->host[h].zone));
+	return p->host[h].ready && !p->host[h].fixed && !ps_holds(p, s, h) &&
+	       !(new_zone && ps_in_zone(p, s, p->host[h].zone));
 }
 
 uint32_t ps_pick_host(const struct ps *p, uint32_t s, bool new_zone, double spare)
@@ -127,7 +128,7 @@ static size_t list_roomy(const struct ps *p, uint32_t list[static HOSTS_WITH_ROO
 	size_t n = 0;
 	for (uint32_t h = 0; h < p->n_hosts; h++) {
 		const struct ps_host *x = &p->host[h];
-		if (!x->ready || x->used + p->bytes_min > x->memory)
+		if (!x->ready || x->fixed || x->used + p->bytes_min > x->memory)
 			continue;
 		size_t i = n;
 		for (; i > 0 && p->host[list[i - 1]].memory - p->host[list[i - 1]].used < x->memory - x->used; i--)
@@ -294,7 +295,7 @@ static int add_missing(struct repair *r, struct ex_err *err)
 	return rc;
 }
 
-/* Of s's replicas, the one that is best gone: one of a zone that has two, then the busiest host's. */
+/* Of s's replicas, the one that is best gone: one of a zone that has two, then the busiest host's. EX_PLANNER_NONE: none may go. */
 static uint32_t least_wanted(const struct ps *p, uint32_t s)
 {
 	const struct ps_replica *r = ps_replicas(p, s);
@@ -302,7 +303,7 @@ static uint32_t least_wanted(const struct ps *p, uint32_t s)
 	bool best_double = false;
 	for (uint32_t i = 0; i < p->shard[s].n; i++) {
 		uint32_t h = r[i].host;
-		if (!p->host[h].ready)
+		if (!p->host[h].ready || p->host[h].fixed)
 			continue;
 		bool twice = ps_count_zones(p, s, h, EX_PLANNER_NONE) == zones;
 		if (best == EX_PLANNER_NONE || twice > best_double ||
@@ -317,15 +318,19 @@ static uint32_t least_wanted(const struct ps *p, uint32_t s)
 static void drop_excess(struct ps *p)
 {
 	for (uint32_t s = 0; s < p->n_shards && !p->oom; s++)
-		while (ps_count_ready(p, s) > p->in->opts.max_replicas && !p->oom)
-			ps_remove(p, s, least_wanted(p, s), REASON(.why = EX_WHY_EXCESS));
+		while (ps_count_ready(p, s) > p->in->opts.max_replicas && !p->oom) {
+			uint32_t h = least_wanted(p, s);
+			if (h == EX_PLANNER_NONE)
+				break;
+			ps_remove(p, s, h, REASON(.why = EX_WHY_EXCESS));
+		}
 }
 
 /* Takes what draining hosts hold away, as far as there are enough replicas elsewhere. */
 static void empty_draining(struct ps *p)
 {
 	for (uint32_t h = 0; h < p->n_hosts; h++)
-		for (size_t i = p->host[h].n_list; !p->host[h].ready && i-- > 0 && !p->oom;) {
+		for (size_t i = p->host[h].n_list; !p->host[h].ready && !p->host[h].fixed && i-- > 0 && !p->oom;) {
 			uint32_t s = p->host[h].list[i];
 			if (ps_count_ready(p, s) >= p->in->opts.min_replicas)
 				ps_remove(p, s, h, REASON(.why = EX_WHY_DRAIN, .about = h));
@@ -388,7 +393,8 @@ static int spread_zones(struct repair *r)
 		for (;;) {
 			uint32_t n = ps_count_ready(p, s), from = least_wanted(p, s);
 			uint32_t zones = ps_count_zones(p, s, EX_PLANNER_NONE, EX_PLANNER_NONE);
-			if (zones >= EX_MIN(n, p->zones_wanted))
+			if (zones >= EX_MIN(n, p->zones_wanted) || from == EX_PLANNER_NONE ||
+				ps_count_zones(p, s, from, EX_PLANNER_NONE) < zones) /* those of a zone are fixed */
 				break;
 			if (p->in->opts.budget_bytes && p->spent + p->shard[s].bytes > p->in->opts.budget_bytes) {
 				p->over_budget = true;
@@ -415,7 +421,7 @@ int ps_repair(struct ps *p, struct ex_err *err)
 		return rc;
 	empty_draining(p);
 	for (uint32_t h = 0; h < p->n_hosts && rc == 0; h++)
-		if (p->host[h].ready)
+		if (p->host[h].ready && !p->host[h].fixed)
 			rc = relieve_memory(p, h, err);
 	if (rc == 0)
 		rc = spread_zones(&r);

@@ -59,7 +59,8 @@ uint32_t ps_count_zones(const struct ps *p, uint32_t s, uint32_t without, uint32
 
 bool ps_is_surplus(const struct ps *p, uint32_t s, uint32_t h)
 {
-	if (p->shard[s].n <= p->in->opts.min_replicas || ps_count_ready(p, s) <= p->in->opts.min_replicas)
+	if (p->host[h].fixed || p->shard[s].n <= p->in->opts.min_replicas ||
+		ps_count_ready(p, s) <= p->in->opts.min_replicas)
 		return false;
 	uint32_t zones = ps_count_zones(p, s, h, EX_PLANNER_NONE);
 	return zones >= p->zones_wanted || zones == ps_count_zones(p, s, EX_PLANNER_NONE, EX_PLANNER_NONE);
@@ -271,6 +272,7 @@ int ps_init(struct ps *p, const struct ex_planner_input *in)
 		p->host[h].speed = in->hosts[h].speed;
 		p->host[h].memory = in->hosts[h].memory_bytes;
 		p->host[h].ready = in->hosts[h].state == EX_PLANNER_READY;
+		p->host[h].fixed = in->hosts[h].fixed;
 	}
 	number_zones(p);
 	take_loads(p);

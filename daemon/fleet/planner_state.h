@@ -27,7 +27,7 @@ struct ps_host {
 	double time, speed;
 	uint64_t memory, used;
 	uint32_t zone;
-	bool ready;
+	bool ready, fixed;
 	uint32_t *list; /* [n_list] shards held, in no order */
 	size_t n_list, cap_list;
 };
@@ -84,7 +84,7 @@ bool ps_holds(const struct ps *p, uint32_t s, uint32_t h);
 bool ps_held_at_start(const struct ps *p, uint32_t s, uint32_t h);
 static inline bool ps_fits(const struct ps *p, uint32_t s, uint32_t h)
 {
-	return p->host[h].used + p->shard[s].bytes <= p->host[h].memory;
+	return !p->host[h].fixed && p->host[h].used + p->shard[s].bytes <= p->host[h].memory;
 }
 /* Replicas on ready hosts. */
 uint32_t ps_count_ready(const struct ps *p, uint32_t s);

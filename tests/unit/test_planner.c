@@ -49,7 +49,8 @@ static void init_fleet(struct fleet *f, size_t n_hosts, size_t n_shards)
 		.opts = {.min_replicas = 1, .max_replicas = 8, .threshold = 0},
 	};
 	for (size_t h = 0; h < n_hosts; h++)
-		f->host[h] = (struct ex_planner_host){names[h], "a", 1000, 1.0, EX_PLANNER_READY};
+		f->host[h] = (struct ex_planner_host){
+			.name = names[h], .zone = "a", .memory_bytes = 1000, .speed = 1, .state = EX_PLANNER_READY};
 	for (size_t s = 0; s < n_shards; s++)
 		f->shard[s] = (struct ex_planner_shard){{0, (uint32_t)s, 1}, 10, 1.0};
 }
@@ -90,7 +91,7 @@ static void check_moves(const struct ex_planner_input *in, const struct ex_plann
 	for (size_t i = 0; i < p->n_moves; i++) {
 		const struct ex_planner_move *m = &p->moves[i];
 		uint32_t s = m->shard, h = m->host;
-		assert_true(s < in->n_shards && h < in->n_hosts);
+		assert_true(s < in->n_shards && h < in->n_hosts && !in->hosts[h].fixed);
 		assert_true(*ex_planner_reason_text(in, &m->reason, why));
 		assert_int_equal(r->held[s][h], !m->load);
 		r->held[s][h] = m->load;
@@ -152,9 +153,14 @@ static void check_plan(const struct ex_planner_input *in, const struct ex_planne
 	for (size_t s = 0; s < in->n_shards; s++) {
 		n += r.count[s];
 		assert_true(p->over_budget || r.count[s] >= in->opts.min_replicas);
-		assert_true(p->over_budget || r.count[s] <= in->opts.max_replicas);
+		uint32_t n_fixed = 0;
+		for (size_t h = 0; h < in->n_hosts; h++)
+			n_fixed += in->hosts[h].fixed && r.held[s][h];
+		assert_true(p->over_budget || r.count[s] <= in->opts.max_replicas + n_fixed);
 	}
 	for (size_t h = 0; h < in->n_hosts && !p->over_budget; h++) {
+		if (in->hosts[h].fixed)
+			continue;
 		assert_true(r.used[h] <= in->hosts[h].memory_bytes);
 		assert_true(in->hosts[h].state == EX_PLANNER_READY || r.used[h] == 0);
 	}
@@ -191,6 +197,7 @@ static void random_fleet(struct fleet *f, uint32_t memory_pct)
 							(memory_pct / 2 + below(memory_pct)) / 100;
 		if (below(8) == 0)
 			f->host[h].state = below(2) ? EX_PLANNER_DRAINING : EX_PLANNER_LOST;
+		f->host[h].fixed = below(12) == 0;
 	}
 	for (uint32_t s = 0; settled && s < f->in.n_shards; s++) {
 		uint32_t first = below((uint32_t)f->in.n_hosts), n = below(f->in.opts.max_replicas + 2);
@@ -253,6 +260,7 @@ static void test_random_loss(void **state)
 		for (size_t h = 0; h < f.in.n_hosts; h++) {
 			f.host[h].state = EX_PLANNER_READY;
 			f.host[h].memory_bytes = 2 * all;
+			f.host[h].fixed = false;
 		}
 		if (f.in.n_hosts < 3)
 			continue;
@@ -640,6 +648,35 @@ static void test_impossible(void **state)
 	refuse(&f, -EINVAL, "threshold", "0 to 1");
 }
 
+/* A host that may not be touched keeps what it has too much of, gets nothing though others are full of work, and still counts as a holder. */
+static void test_fixed(void **state)
+{
+	(void)state;
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_planner_result p;
+	struct fleet f;
+	init_fleet(&f, 3, 4);
+	f.in.opts = (struct ex_planner_opts){.min_replicas = 2, .max_replicas = 2};
+	f.host[0].fixed = true;
+	f.host[0].memory_bytes = 5; /* holds 20 */
+	hold(&f, 0, 0);
+	hold(&f, 1, 0);
+	for (uint32_t s = 0; s < 4; s++)
+		hold(&f, s, 1);
+	EXPECT_OK(err, ex_planner_plan(&f.in, &err, &p));
+	check_plan(&f.in, &p);
+	assert_true(p.n_moves >= 2 && p.after.n_under == 0);
+	for (size_t i = 0; i < p.n_moves; i++)
+		assert_int_not_equal(p.moves[i].host, 0);
+	ex_planner_done(&p);
+	f.host[0].state = EX_PLANNER_DRAINING; /* what it holds is held elsewhere as well, and stays here */
+	EXPECT_OK(err, ex_planner_plan(&f.in, &err, &p));
+	assert_int_equal(p.n_moves, 4);
+	for (size_t i = 0; i < p.n_moves; i++)
+		assert_true(p.moves[i].load && p.moves[i].host == 2);
+	ex_planner_done(&p);
+}
+
 int main(void)
 {
 	const char *s = getenv("EX_TEST_SEED");
@@ -653,6 +690,7 @@ int main(void)
 		cmocka_unit_test(test_hot_in_its_layer),
 		cmocka_unit_test(test_lost_host),
 		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_fixed),
 		cmocka_unit_test(test_zone_and_memory),
 		cmocka_unit_test(test_full_hosts),
 		cmocka_unit_test(test_budget),

@@ -19,7 +19,8 @@ static void make_hosts(struct ex_planner_host *h, size_t n, uint64_t memory)
 {
 	static const char *const names[] = {"h0", "h1", "h2", "h3"}, *const zones[] = {"a", "b"};
 	for (size_t i = 0; i < n; i++)
-		h[i] = (struct ex_planner_host){names[i], zones[i % 2], memory, 1, EX_PLANNER_READY};
+		h[i] = (struct ex_planner_host){
+			.name = names[i], .zone = zones[i % 2], .memory_bytes = memory, .speed = 1};
 }
 
 static struct ex_simulate_opts opts(const struct ex_planner_host *h, size_t n, uint32_t min)
