@@ -62,6 +62,13 @@ void ex_config_etcd_endpoints(const struct ex_params *p, const char *ret[static 
 /* The id of a group; -ENOENT when there is none of that name. [any] */
 int ex_config_group(const char *name, gid_t *ret);
 
+/* Routers may have this expert host load and unload shards. */
+static inline bool ex_config_accepts_moves(const struct ex_params *p)
+{
+	enum { AUTO, YES };
+	return p->expert_accept_moves == YES || (p->expert_accept_moves == AUTO && ex_config_tls(p) != EX_TLS_OFF);
+}
+
 /* An expert host that registers itself. */
 static inline bool ex_config_registers(const struct ex_params *p)
 {

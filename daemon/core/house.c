@@ -377,6 +377,8 @@ bool ex_house_drain(struct ex_house *h, unsigned slice_ms)
 		ex_registrar_freep(&h->registrar); /* routers look elsewhere from now on */
 		if (h->experts_service)
 			ex_experts_service_drain(h->experts_service);
+		if (h->moves)
+			ex_moves_drain(h->moves);
 	}
 	if (h->engine && !ex_engine_drain(h->engine, slice_ms))
 		return false;

@@ -134,6 +134,30 @@ static int start_data_server(struct ex_house *h, struct ex_err *err)
 	return 0;
 }
 
+/* Experts.Move beside the other methods of Experts; control traffic is on loop 1. */
+static int make_moves(struct ex_house *h, struct ex_err *err)
+{
+	const struct ex_moves_opts o = {
+		.swapper = h->swapper,
+		.registry = h->registry,
+		.node = h->p->node_name,
+		.model_digest = ex_weights_digest(h->weights),
+		.n_experts = ex_weights_config(h->weights)->n_experts,
+		.n_groups = h->n_groups,
+		.accept = ex_config_accepts_moves(h->p),
+	};
+	const struct ex_method *m = ex_experts_service_methods(h->experts_service, 1, 0);
+	size_t n = 0;
+	int rc = ex_moves_new(&o, &h->moves);
+	if (rc < 0)
+		return ex_err_errno(err, rc, "cannot make the Experts service");
+	for (; m[n].path; n++)
+		h->expert_methods[n] = m[n];
+	assert(n + 1 < EX_ARRAY_LEN(h->expert_methods));
+	h->expert_methods[n] = ex_moves_method(h->moves, 1);
+	return 0;
+}
+
 static int start_service(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
@@ -152,18 +176,21 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 		.n_groups = h->n_groups,
 		.reply_bytes_max = p->expert_reply_bytes_max,
 		.plain_data = ex_config_tls(p) == EX_TLS_CONTROL,
+		.accepts_moves = ex_config_accepts_moves(p),
 	};
 	int rc = ex_experts_service_new(&o, &h->experts_service);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot make the Experts service");
-	rc = o.plain_data ? start_data_server(h, err) : 0;
+	rc = make_moves(h, err);
+	if (rc == 0 && o.plain_data)
+		rc = start_data_server(h, err);
 	if (rc < 0)
 		return rc;
 	const struct ex_server_opts s = {
 		.listen = p->node_listen,
 		.loops = loops,
 		.n_loops = EX_ARRAY_LEN(loops),
-		.methods = ex_experts_service_methods(h->experts_service, 1, 0),
+		.methods = h->expert_methods,
 		.bulk = true,
 		.tls = h->tls,
 		.refused = ex_house_refused_peer,
@@ -238,6 +265,7 @@ void ex_house_free_experts(struct ex_house *h)
 		h->expert_data_server = ex_server_stop(h->expert_data_server, 0);
 	if (h->swapper) /* it runs shards, and the executor lends them */
 		h->swapper = ex_swapper_free(h->swapper);
+	h->moves = ex_moves_free(h->moves);
 	if (h->executor) { /* first: it ends the jobs of streams that were cut, and the service outlives its jobs */
 		ex_executor_abandon(h->executor);
 		h->executor = ex_executor_free(h->executor);

@@ -10,6 +10,7 @@
 #include "core/gate.h"
 #include "core/house.h"
 #include "engine/service.h"
+#include "expert/moves.h"
 #include "expert/service.h"
 #include "fleet/registrar.h"
 
@@ -79,6 +80,8 @@ struct ex_house {
 	struct ex_executor *executor;
 	struct ex_swapper *swapper;
 	struct ex_experts_service *experts_service;
+	struct ex_moves *moves;
+	struct ex_method expert_methods[4];                   /* of both, for expert_server */
 	struct ex_server *expert_server, *expert_data_server; /* data: plain text, with [tls] mode = control */
 	struct ex_registrar *registrar;                       /* in etcd; NULL also once the process is stopping */
 	/* What is registered: of the registry's revision, and memory as it was at the start. [loader], then [main] */

@@ -8,6 +8,7 @@ libexpertd_la_SOURCES += \
 	daemon/expert/executor.c daemon/expert/executor.h \
 	daemon/expert/lane.c daemon/expert/lane.h \
 	daemon/expert/loader.c daemon/expert/loader.h \
+	daemon/expert/moves.c daemon/expert/moves.h \
 	daemon/expert/plugin_file.c daemon/expert/plugin_file.h \
 	daemon/expert/pool.c daemon/expert/pool.h \
 	daemon/expert/published.c daemon/expert/published.h \

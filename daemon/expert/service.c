@@ -96,6 +96,7 @@ static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shar
 	r.revision = revision;
 	r.zone = (char *)(s->o.zone ? s->o.zone : "");
 	r.memory_bytes = s->o.memory_bytes;
+	r.accepts_moves = s->o.accepts_moves;
 	char word[EX_WORD_MAX];
 	offer_plain_data(s, &r, word);
 	return ex_out_pack(&r.base);

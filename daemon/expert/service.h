@@ -29,6 +29,7 @@ struct ex_experts_service_opts {
 	uint64_t in_flight_bytes_max;
 	/* Routers may open Dispatch streams in plain text, too, on the server of ex_experts_service_data_methods. */
 	bool plain_data;
+	bool accepts_moves; /* Hello says so; the method is in moves.h */
 };
 int ex_experts_service_new(const struct ex_experts_service_opts *o, struct ex_experts_service **ret);
 /* The server is stopped and no frame is in flight. [main] */
