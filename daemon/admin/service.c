@@ -18,7 +18,7 @@
 #define FOLLOWER_BYTES_MAX (1 << 20) /* queued towards a client that does not read: it gets no more until it does */
 #define EVENTS_AT_ONCE     32
 
-enum { METHOD_N = 14 };
+enum { METHOD_N = 16 };
 
 /* One method: unpacks its request, fills a reply in `keep` and returns it packed; NULL: err. [cq] */
 typedef struct ex_out *unary_fn(
@@ -117,7 +117,46 @@ static struct ex_out *do_plan(
 	if (!a->parts.dispatch)
 		rc = ex_err_set(err, -ENOTSUP, "this node is no router: a fleet is planned on a router");
 	else
-		rc = ex_view_plan(&a->parts, (const Expertd__V1__PlanFleetRequest *)request, k, err, &r);
+		rc = ex_view_plan(&a->o, &a->parts, (const Expertd__V1__PlanFleetRequest *)request, k, err, &r);
+	ex_lock_give(&a->lock);
+	return rc < 0 ? NULL : ex_out_pack(&r.base);
+}
+
+/* Under a->lock. */
+static int check_mover(const struct ex_admin *a, struct ex_err *err)
+{
+	if (a->parts.mover)
+		return 0;
+	return a->o.is_router ? ex_err_set(err, -ENOTCONN, "nothing is moved while the node is starting or stopping")
+			      : ex_err_set(err, -ENOTSUP, "this node is no router: a fleet is planned on a router");
+}
+
+static struct ex_out *do_apply(
+	struct ex_admin *a, const ProtobufCMessage *request, struct ex_keep *k, struct ex_err *err)
+{
+	static const Expertd__V1__PlanFleetRequest nothing_said = EXPERTD__V1__PLAN_FLEET_REQUEST__INIT;
+	const Expertd__V1__ApplyFleetRequest *q = (const Expertd__V1__ApplyFleetRequest *)request;
+	Expertd__V1__ApplyFleetReply r = EXPERTD__V1__APPLY_FLEET_REPLY__INIT;
+	struct ex_planner_opts o;
+	(void)k;
+	ex_view_planner_opts(&a->o, q->plan ? q->plan : &nothing_said, &o);
+	ex_lock_take(&a->lock);
+	int rc = check_mover(a, err);
+	if (rc == 0)
+		rc = q->stop ? ex_mover_stop(a->parts.mover, err) : ex_mover_apply(a->parts.mover, &o, err, &r.go);
+	ex_lock_give(&a->lock);
+	return rc < 0 ? NULL : ex_out_pack(&r.base);
+}
+
+static struct ex_out *do_fleet_status(
+	struct ex_admin *a, const ProtobufCMessage *request, struct ex_keep *k, struct ex_err *err)
+{
+	Expertd__V1__FleetStatusReply r = EXPERTD__V1__FLEET_STATUS_REPLY__INIT;
+	(void)request;
+	ex_lock_take(&a->lock);
+	int rc = check_mover(a, err);
+	if (rc == 0)
+		ex_view_moves(&a->parts, k, &r);
 	ex_lock_give(&a->lock);
 	return rc < 0 ? NULL : ex_out_pack(&r.base);
 }
@@ -390,6 +429,9 @@ static void fill_methods(struct ex_admin *a)
 		{"/expertd.v1.Admin/ListHosts", &expertd__v1__list_hosts_request__descriptor, do_hosts, NULL},
 		{"/expertd.v1.Admin/DrainHost", &expertd__v1__drain_host_request__descriptor, do_drain, NULL},
 		{"/expertd.v1.Admin/PlanFleet", &expertd__v1__plan_fleet_request__descriptor, do_plan, NULL},
+		{"/expertd.v1.Admin/ApplyFleet", &expertd__v1__apply_fleet_request__descriptor, do_apply, NULL},
+		{"/expertd.v1.Admin/FleetStatus", &expertd__v1__fleet_status_request__descriptor, do_fleet_status,
+			NULL},
 		{"/expertd.v1.Admin/ListShards", &expertd__v1__list_shards_request__descriptor, do_shards, NULL},
 		{"/expertd.v1.Admin/SwapShards", &expertd__v1__swap_shards_request__descriptor, NULL, fill_swap},
 		{"/expertd.v1.Admin/LoadShards", &expertd__v1__load_shards_request__descriptor, NULL, fill_load},

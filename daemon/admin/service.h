@@ -5,6 +5,7 @@
 #define EX_ADMIN_SERVICE_H
 
 #include "engine/engine.h"
+#include "engine/mover.h"
 #include "expert/swap.h"
 #include "net/server.h"
 
@@ -15,7 +16,8 @@ enum ex_admin_state { EX_ADMIN_STARTING, EX_ADMIN_READY, EX_ADMIN_DRAINING };
 struct ex_admin_opts {
 	const char *node, *version, *model_path, *model_name; /* borrowed, as all */
 	bool is_expert, is_router;
-	struct ex_loop *loop; /* that serves the methods; also runs the timer of followed events */
+	uint32_t min_replicas, max_replicas; /* of plans that do not say */
+	struct ex_loop *loop;                /* that serves the methods; also runs the timer of followed events */
 	/* All [cq] of loop. */
 	void (*dump_config)(void *ctx, struct ex_str *out);
 	int (*reload)(void *ctx, struct ex_err *err, void (*changed)(void *fn_ctx, const char *name, bool taken),
@@ -36,6 +38,7 @@ struct ex_admin_parts {
 	struct ex_registry *registry;
 	struct ex_swapper *swapper;
 	struct ex_dispatch *dispatch;
+	struct ex_mover *mover;
 	struct ex_engine *engine;
 	char expert_plugin[64]; /* "cpu 1.0 avx2" */
 	unsigned expert_threads;

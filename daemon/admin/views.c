@@ -10,9 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PLAN_REPLICAS_MIN 2
-#define PLAN_REPLICAS_MAX 8
-#define PLAN_THRESHOLD    0.05 /* as expertctl fleet simulate */
+#define PLAN_THRESHOLD 0.05 /* as expertctl fleet simulate */
 
 /* Makes room for one more pointer in a repeated field, and a zeroed message of `size` bytes for it. NULL: k->oom. */
 static void *add_message(struct ex_keep *k, void *array, size_t *n, size_t *cap, size_t size)
@@ -220,20 +218,26 @@ static void add_move(struct ex_keep *k, Expertd__V1__PlanFleetReply *r, size_t *
 	m->why = ex_keep_text(k, v->why);
 }
 
-int ex_view_plan(const struct ex_admin_parts *p, const Expertd__V1__PlanFleetRequest *q, struct ex_keep *k,
-	struct ex_err *err, Expertd__V1__PlanFleetReply *r)
+void ex_view_planner_opts(
+	const struct ex_admin_opts *o, const Expertd__V1__PlanFleetRequest *q, struct ex_planner_opts *ret)
 {
-	struct ex_place plan;
-	struct ex_planner_opts o = {
-		.min_replicas = q->min_replicas ? q->min_replicas : PLAN_REPLICAS_MIN,
-		.max_replicas = q->max_replicas,
+	uint32_t min = q->min_replicas ? q->min_replicas : o->min_replicas;
+	*ret = (struct ex_planner_opts){
+		.min_replicas = min,
+		.max_replicas = q->max_replicas ? q->max_replicas : EX_MAX(min, o->max_replicas),
 		.budget_bytes = q->budget_bytes,
 		.threshold = PLAN_THRESHOLD,
 		.repair_only = q->repair_only,
 	};
-	if (!o.max_replicas)
-		o.max_replicas = EX_MAX(o.min_replicas, (uint32_t)PLAN_REPLICAS_MAX);
-	int rc = ex_dispatch_place(p->dispatch, &o, err, &plan);
+}
+
+int ex_view_plan(const struct ex_admin_opts *o, const struct ex_admin_parts *p, const Expertd__V1__PlanFleetRequest *q,
+	struct ex_keep *k, struct ex_err *err, Expertd__V1__PlanFleetReply *r)
+{
+	struct ex_place plan;
+	struct ex_place_opts po = {.to_apply = q->to_apply};
+	ex_view_planner_opts(o, q, &po.planner);
+	int rc = ex_dispatch_place(p->dispatch, &po, err, &plan);
 	if (rc < 0)
 		return rc;
 	size_t cap = 0;
@@ -247,6 +251,51 @@ int ex_view_plan(const struct ex_admin_parts *p, const Expertd__V1__PlanFleetReq
 	r->shards = plan.n_shards;
 	ex_place_done(&plan);
 	return k->oom ? ex_err_set(err, -ENOMEM, "out of memory for the plan") : 0;
+}
+
+struct moves {
+	struct ex_keep *k;
+	Expertd__V1__FleetStatusReply *r;
+	size_t cap;
+};
+
+static void add_fleet_move(void *ctx, size_t i, const struct ex_haul_move *v)
+{
+	struct moves *l = ctx;
+	char name[EX_SHARD_NAME_MAX];
+	(void)i;
+	Expertd__V1__FleetMove *m = add_message(l->k, &l->r->moves, &l->r->n_moves, &l->cap, sizeof *m);
+	if (!m)
+		return;
+	expertd__v1__fleet_move__init(m);
+	m->host = ex_keep_text(l->k, v->m.host);
+	m->shard = ex_keep_text(l->k, ex_shard_name(&v->m.shard, name));
+	m->load = v->m.load;
+	m->bytes = v->m.bytes;
+	m->why = ex_keep_text(l->k, v->m.why);
+	m->state = ex_keep_text(l->k, ex_haul_move_state_name(v->state));
+	m->tries = v->n_tries;
+	m->text = ex_keep_text(l->k, v->text);
+}
+
+void ex_view_moves(const struct ex_admin_parts *p, struct ex_keep *k, Expertd__V1__FleetStatusReply *r)
+{
+	struct moves l = {.k = k, .r = r};
+	struct ex_mover_view v;
+	ex_mover_view(p->mover, &v, add_fleet_move, &l);
+	r->placement = ex_keep_text(k, v.automatic ? "auto" : "manual");
+	r->go = v.go;
+	r->why = ex_keep_text(k, v.why);
+	r->state = ex_keep_text(k, !v.go || v.sum.over ? "idle" : v.sum.stopping ? "stopping" : "moving");
+	r->failed = v.go && v.sum.over && v.sum.rc < 0;
+	r->text = ex_keep_text(k, v.sum.text);
+	r->plans = v.sum.n_rounds;
+	r->loaded = v.sum.n_loaded;
+	r->unloaded = v.sum.n_unloaded;
+	r->skipped = v.sum.n_skipped;
+	r->failures = v.sum.n_failed;
+	r->open = v.sum.n_open;
+	r->bytes = v.sum.bytes;
 }
 
 /* --- shards ---------------------------------------------------------------------------------------------- */

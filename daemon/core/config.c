@@ -296,6 +296,8 @@ static void check_router(const struct ex_params *p, struct ex_config_errors *e)
 	if (p->router_step_tokens_max < p->router_max_batch)
 		wrong(e, p, EX_P_router_step_tokens_max,
 			"less than max_batch = %u: each running sequence needs a token per step", p->router_max_batch);
+	if (p->router_max_replicas < p->router_min_replicas)
+		wrong(e, p, EX_P_router_max_replicas, "less than min_replicas = %u", p->router_min_replicas);
 	if (p->router_context && p->router_page_tokens > p->router_context)
 		wrong(e, p, EX_P_router_page_tokens, "more than context = %u", p->router_context);
 	if (p->router_frame_timeout_ms < p->router_heartbeat_ms)

@@ -31,6 +31,7 @@ void ex_house_show(struct ex_house *h)
 	h->shown.registry = h->registry;
 	h->shown.swapper = h->swapper;
 	h->shown.dispatch = h->dispatch;
+	h->shown.mover = h->mover;
 	h->shown.engine = h->engine;
 	ex_admin_show(h->admin, &h->shown);
 }
@@ -341,6 +342,8 @@ size_t ex_house_threads(const struct ex_house *h, struct ex_house_thread out[sta
 		out[n++] = (struct ex_house_thread){"executor", ex_executor_turns(h->executor)};
 	if (h->swapper)
 		out[n++] = (struct ex_house_thread){"loader", ex_swapper_turns(h->swapper)};
+	if (h->mover)
+		out[n++] = (struct ex_house_thread){"mover", ex_mover_turns(h->mover)};
 	if (h->engine)
 		out[n++] = (struct ex_house_thread){"engine", ex_engine_turns(h->engine)};
 	return n;
@@ -367,6 +370,10 @@ bool ex_house_drain(struct ex_house *h, unsigned slice_ms)
 {
 	if (!h->draining) {
 		h->draining = true;
+		if (h->mover) {
+			ex_mover_set_auto(h->mover, false);
+			(void)ex_mover_stop(h->mover, NULL); /* there may be nothing to stop */
+		}
 		h->tick_ns = 0; /* the status says so at once */
 		ex_admin_set_state(h->admin, EX_ADMIN_DRAINING);
 		ex_server_set_serving(h->admin_server, false);

@@ -118,6 +118,8 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		.model_name = p->model_name,
 		.is_expert = ex_config_is_expert(p),
 		.is_router = ex_config_is_router(p),
+		.min_replicas = p->router_min_replicas,
+		.max_replicas = p->router_max_replicas,
 		.loop = h->loop_admin,
 		.dump_config = dump_config,
 		.reload = reload,

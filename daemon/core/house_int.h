@@ -99,6 +99,7 @@ struct ex_house {
 	struct ex_tokenizer *tokenizer;
 	struct ex_chat *chat;
 	struct ex_dispatch *dispatch;
+	struct ex_mover *mover; /* under params_lock until the house is built */
 	struct ex_trunk *trunk;
 	struct ex_engine *engine;
 	struct ex_router_service *router_service;
@@ -128,6 +129,10 @@ int ex_house_follow_members(struct ex_house *h, struct ex_err *err); /* [loader]
 /* Makes the hosts of the sources dispatch's. [loader] until the house is built, then [main] */
 void ex_house_apply_members(struct ex_house *h);
 void ex_house_leave_members(struct ex_house *h); /* [main] */
+
+int ex_house_build_mover(struct ex_house *h, struct ex_err *err); /* [loader] once dispatch serves */
+/* Takes up [router] placement. The caller holds params_lock. [main, admin loop] */
+void ex_house_reload_placement(struct ex_house *h);
 
 int ex_house_build_tls(struct ex_house *h, struct ex_err *err); /* [main] before all others */
 void ex_house_free_tls(struct ex_house *h);                     /* [main] after all others; build may have failed */

@@ -194,6 +194,7 @@ void ex_house_reload(struct ex_house *h)
 	struct ex_members *m = h->source[EX_SOURCE_PEERS].members;
 	if (m && ex_members_static_set(m, (const char *const *)peers->v, peers->n, &err) < 0)
 		ex_log(LOG_ERR, "[router] peers: %s; the old list stays", ex_err_text(&err));
+	ex_house_reload_placement(h);
 }
 
 void ex_house_leave_members(struct ex_house *h)

@@ -278,11 +278,15 @@ int ex_house_build_router(struct ex_house *h, struct ex_err *err)
 		return rc;
 	ex_house_show(h);
 	rc = start_service(h, err);
+	if (rc == 0)
+		rc = ex_house_build_mover(h, err);
 	return rc < 0 ? rc : wait_covered(h, err);
 }
 
 void ex_house_free_router(struct ex_house *h)
 {
+	if (h->mover)
+		h->mover = ex_mover_free(h->mover);
 	if (h->router_server)
 		h->router_server = ex_server_stop(h->router_server, h->grace_ms);
 	if (h->router_service)

@@ -7,10 +7,12 @@
 #include <stdio.h>
 
 const struct ctl_opt ctl_opts_plan[] = {
-	{"min-replicas", "K", "of every shard (default: 2)"},
-	{"max-replicas", "N", "of hot shards (default: 8, or K if that is more)"},
+	{"min-replicas", "K", "of every shard (default: as configured)"},
+	{"max-replicas", "N", "of hot shards (default: as configured, or K if that is more)"},
 	{"budget-mib", "N", "move at most so much, what lacks replicas first (default: no limit)"},
 	{"repair", NULL, "only what lacks replicas or room, or shares a zone; nothing for balance"},
+	{"apply", NULL, "and carry it out, as fleet apply"},
+	{"wait", NULL, "with --apply: a line for each move; return when all are through"},
 	{NULL, NULL, NULL},
 };
 
@@ -56,27 +58,42 @@ static void print_plan(const Expertd__V1__PlanFleetReply *r)
 	ctl_table_print(&t);
 }
 
-int ctl_cmd_fleet_plan(struct ctl *c, int argc, char **argv)
+int ctl_plan_request(struct ctl *c, Expertd__V1__PlanFleetRequest *q)
 {
-	Expertd__V1__PlanFleetRequest q = EXPERTD__V1__PLAN_FLEET_REQUEST__INIT;
-	Expertd__V1__PlanFleetReply *r;
 	uint64_t min, max, mib;
-	(void)argc, (void)argv;
-	int rc = ctl_u64(c, "min-replicas", 1, EX_PLANNER_REPLICAS_MAX, 2, &min);
+	int rc = ctl_u64(c, "min-replicas", 1, EX_PLANNER_REPLICAS_MAX, 0, &min);
 	if (!rc)
-		rc = ctl_u64(c, "max-replicas", min, EX_PLANNER_REPLICAS_MAX, EX_MAX(min, UINT64_C(8)), &max);
+		rc = ctl_u64(c, "max-replicas", EX_MAX(min, UINT64_C(1)), EX_PLANNER_REPLICAS_MAX, 0, &max);
 	if (!rc)
 		rc = ctl_u64(c, "budget-mib", 1, UINT64_C(1) << 33, 0, &mib);
 	if (rc)
 		return rc;
-	q.min_replicas = (uint32_t)min;
-	q.max_replicas = (uint32_t)max;
-	q.budget_bytes = mib << 20;
-	q.repair_only = ctl_has(c, "repair");
-	rc = ctl_admin(c, "PlanFleet", &q.base, &expertd__v1__plan_fleet_reply__descriptor, &r);
-	if (rc || !r)
-		return rc;
-	print_plan(r);
-	expertd__v1__plan_fleet_reply__free_unpacked(r, NULL);
+	q->min_replicas = (uint32_t)min;
+	q->max_replicas = (uint32_t)max;
+	q->budget_bytes = mib << 20;
+	q->repair_only = ctl_has(c, "repair");
 	return CTL_OK;
+}
+
+int ctl_cmd_fleet_plan(struct ctl *c, int argc, char **argv)
+{
+	Expertd__V1__PlanFleetRequest q = EXPERTD__V1__PLAN_FLEET_REQUEST__INIT;
+	Expertd__V1__ApplyFleetRequest apply = EXPERTD__V1__APPLY_FLEET_REQUEST__INIT;
+	Expertd__V1__PlanFleetReply *r;
+	(void)argc, (void)argv;
+	q.to_apply = ctl_has(c, "apply");
+	if (ctl_has(c, "wait") && !q.to_apply)
+		return ctl_fail(CTL_USAGE, "--wait is for --apply");
+	int rc = ctl_plan_request(c, &q);
+	if (rc)
+		return rc;
+	rc = ctl_admin(c, "PlanFleet", &q.base, &expertd__v1__plan_fleet_reply__descriptor, &r);
+	if (rc)
+		return rc;
+	if (r) {
+		print_plan(r);
+		expertd__v1__plan_fleet_reply__free_unpacked(r, NULL);
+	}
+	apply.plan = &q;
+	return q.to_apply ? ctl_apply(c, &apply) : CTL_OK;
 }

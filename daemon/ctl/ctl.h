@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "expertd/admin.pb-c.h"
 #include "net/client.h"
 #include <jansson.h>
 #include <stdbool.h>
@@ -103,12 +104,20 @@ void ctl_table_print(struct ctl_table *t); /* and frees */
 char *ctl_seconds_text(double s, char buf[static 32]); /* "18 ms", "2.1 s", "3 h 20 min" */
 char *ctl_count_text(uint64_t n, char buf[static 32]); /* "1,488" */
 
+/* --- shared by commands ---------------------------------------------------------------------------------- */
+/* The options of a plan. CTL_OK, or CTL_USAGE after a message. */
+int ctl_plan_request(struct ctl *c, Expertd__V1__PlanFleetRequest *q);
+/* Has a plan carried out, and with --wait waits for it. An exit code. */
+int ctl_apply(struct ctl *c, Expertd__V1__ApplyFleetRequest *q);
+
 /* --- commands -------------------------------------------------------------------------------------------- */
 int ctl_cmd_status(struct ctl *c, int argc, char **argv);
 int ctl_cmd_chat(struct ctl *c, int argc, char **argv);
 int ctl_cmd_generate(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_fleet_apply(struct ctl *c, int argc, char **argv);
 int ctl_cmd_fleet_plan(struct ctl *c, int argc, char **argv);
+int ctl_cmd_fleet_status(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_drain(struct ctl *c, int argc, char **argv);
 int ctl_cmd_host_resume(struct ctl *c, int argc, char **argv);
 int ctl_cmd_shard_list(struct ctl *c, int argc, char **argv);
@@ -127,6 +136,6 @@ int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
-	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_swap[], ctl_opts_unload[];
+	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_apply[], ctl_opts_swap[], ctl_opts_unload[];
 
 #endif

@@ -97,6 +97,8 @@ struct ex_host_view {
 	char plugin[64], zone[64];           /* plugin: EX_IDENTITY_MIXED when several compute its shards */
 	char identity[EX_IDENTITY_KIND_MAX]; /* kind of its shards' numeric identities */
 	uint64_t memory_bytes;               /* for shards; 0: not said */
+	bool accepts_moves;
+	bool stops; /* it said that it is going to stop */
 };
 /* [any] */
 void ex_dispatch_each_host(struct ex_dispatch *d, void (*fn)(void *ctx, const struct ex_host_view *v), void *ctx);

@@ -105,6 +105,7 @@ struct fleet_host {
 	char kind[EX_IDENTITY_KIND_MAX];  /* of its shards' identities */
 	char zone[64];
 	uint64_t memory_bytes; /* for shards, by its word; 0: not said */
+	bool accepts_moves;    /* by its word */
 	uint32_t n_downs;      /* in a row, each soon after it had come up */
 	struct host_metrics m;
 	uint64_t n_rows, n_errors;

@@ -158,6 +158,7 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 	ex_lock_take(&d->lock);
 	ex_peer_text(h->zone, sizeof h->zone, r->zone);
 	h->memory_bytes = r->memory_bytes;
+	h->accepts_moves = r->accepts_moves;
 	ex_peer_text(h->name, sizeof h->name, r->node[0] ? r->node : h->address);
 	ex_peer_text(h->version, sizeof h->version, r->version);
 	h->m = (struct host_metrics){

@@ -9,5 +9,6 @@ libexpertd_la_SOURCES += \
 	daemon/engine/plan.c daemon/engine/plan.h \
 	daemon/engine/dispatch.h daemon/engine/dispatch.c daemon/engine/view.c \
 	daemon/engine/fabric.h daemon/engine/fabric.c daemon/engine/route.c daemon/engine/roster.c daemon/engine/place.c daemon/engine/place.h daemon/engine/host.c \
+	daemon/engine/haul.c daemon/engine/haul.h daemon/engine/porter.c daemon/engine/porter.h daemon/engine/mover.c daemon/engine/mover.h \
 	daemon/engine/jobs.h daemon/engine/jobs.c \
 	daemon/engine/service.h daemon/engine/service.c

@@ -79,7 +79,18 @@ static enum ex_planner_host_state planner_state(const struct fleet_host *h)
 	return h->drained || h->distrusted || h->state == EX_HOST_DRAINING ? EX_PLANNER_DRAINING : EX_PLANNER_READY;
 }
 
-static void add_host(struct input *in, const struct ex_dispatch *d, const struct fleet_host *h)
+static bool is_fixed(const struct fleet_host *h, const struct ex_place_opts *o)
+{
+	if (!o->to_apply)
+		return false;
+	for (size_t i = 0; i < o->n_shut; i++)
+		if (strcmp(o->shut[i], h->name) == 0)
+			return true;
+	return !h->accepts_moves || h->state == EX_HOST_DRAINING;
+}
+
+static void add_host(
+	struct input *in, const struct ex_dispatch *d, const struct fleet_host *h, const struct ex_place_opts *o)
 {
 	size_t n = in->n_hosts++;
 	uint64_t held = 0;
@@ -98,6 +109,7 @@ static void add_host(struct input *in, const struct ex_dispatch *d, const struct
 		.memory_bytes = EX_MIN(EX_MAX(h->memory_bytes, held), EX_PLANNER_BYTES_MAX),
 		.speed = 1,
 		.state = planner_state(h),
+		.fixed = is_fixed(h, o),
 	};
 }
 
@@ -122,17 +134,18 @@ static void add_local(struct input *in, struct ex_dispatch *d)
 		.zone = in->names[n],
 		.memory_bytes = held,
 		.speed = 1,
-		.state = EX_PLANNER_READY};
+		.state = EX_PLANNER_READY,
+		.fixed = true};
 	in->n_hosts++;
 }
 
-static void take_fleet(struct input *in, struct ex_dispatch *d)
+static void take_fleet(struct input *in, struct ex_dispatch *d, const struct ex_place_opts *o)
 {
 	ex_lock_take(&d->lock);
 	add_shards(in, d);
 	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
 		if (d->hosts[p].used && d->hosts[p].state != EX_HOST_JOINING)
-			add_host(in, d, &d->hosts[p]);
+			add_host(in, d, &d->hosts[p], o);
 	ex_lock_give(&d->lock);
 	add_local(in, d);
 }
@@ -177,7 +190,7 @@ static int plan(const struct ex_planner_input *pi, const struct input *in, struc
 	return 0;
 }
 
-int ex_dispatch_place(struct ex_dispatch *d, const struct ex_planner_opts *o, struct ex_err *err, struct ex_place *ret)
+int ex_dispatch_place(struct ex_dispatch *d, const struct ex_place_opts *o, struct ex_err *err, struct ex_place *ret)
 {
 	struct input in;
 	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
@@ -186,7 +199,7 @@ int ex_dispatch_place(struct ex_dispatch *d, const struct ex_planner_opts *o, st
 		input_done(&in);
 		return ex_err_errno(err, rc, "cannot plan");
 	}
-	take_fleet(&in, d);
+	take_fleet(&in, d, o);
 	const struct ex_planner_input pi = {
 		.hosts = in.hosts,
 		.n_hosts = in.n_hosts,
@@ -194,14 +207,106 @@ int ex_dispatch_place(struct ex_dispatch *d, const struct ex_planner_opts *o, st
 		.n_shards = in.n_shards,
 		.pairs = in.pairs,
 		.n_pairs = in.n_pairs,
-		.opts = *o,
+		.opts = o->planner,
 	};
-	if (in.n_hosts)
+	bool movable = !o->to_apply;
+	for (size_t i = 0; i < in.n_hosts; i++)
+		movable |= !in.hosts[i].fixed && in.hosts[i].state != EX_PLANNER_LOST;
+	if (in.n_hosts && movable)
 		rc = plan(&pi, &in, err, ret);
+	else if (in.n_hosts)
+		rc = ex_err_set(err, -EPERM, "no expert host takes moves from this router: [expert] accept_moves");
 	else
 		rc = ex_err_set(err, -EAGAIN, "no expert host has said what it holds yet");
 	input_done(&in);
 	return rc;
+}
+
+/* --- single looks ----------------------------------------------------------------------------------------- */
+
+/* Its replicas count. Under d->lock. */
+static bool in_use(const struct fleet_host *h)
+{
+	return h->used && planner_state(h) == EX_PLANNER_READY;
+}
+
+static bool is_local(struct ex_dispatch *d, const struct ex_shard_id *id)
+{
+	struct ex_generation *g = d->o.local ? ex_registry_pin(d->o.registry, id->layer, id->first_expert) : NULL;
+	ex_generation_unpin(g);
+	return g != NULL;
+}
+
+void ex_dispatch_look(
+	struct ex_dispatch *d, const char *host, const struct ex_shard_id *shard, struct ex_place_look *ret)
+{
+	uint32_t group = ex_shard_group_of_expert(d->o.n_experts, d->o.n_groups, shard->first_expert);
+	size_t slot = ex_dispatch_slot(d, shard->layer, group);
+	const struct fleet_host *h = NULL;
+	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
+	*ret = (struct ex_place_look){.n_others = is_local(d, shard)};
+	ex_lock_take(&d->lock);
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+		if (d->hosts[p].used && strcmp(d->hosts[p].name, host) == 0 && (!h || ex_host_usable(&d->hosts[p])))
+			h = &d->hosts[p];
+	if (h) {
+		ret->there = ex_host_usable(h);
+		ret->holds = h->identity[slot] != 0;
+	}
+	for (uint32_t p = 0; h && p < ex_dispatch_n_hosts(d); p++) {
+		const struct fleet_host *o = &d->hosts[p];
+		ret->n_others += o != h && in_use(o) && o->identity[slot] &&
+				 (d->o.failover == EX_FAILOVER_ANY || o->identity[slot] == h->identity[slot]);
+	}
+	ex_lock_give(&d->lock);
+}
+
+uint32_t ex_dispatch_n_under(struct ex_dispatch *d, uint32_t min_replicas)
+{
+	uint32_t n_under = 0;
+	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
+	for (uint32_t layer = d->o.first_k_dense; layer < d->o.n_layers; layer++)
+		for (uint32_t g = 0; g < d->o.n_groups && layer % d->o.moe_layer_freq == 0; g++) {
+			struct ex_shard_id id = ex_shard_of_group(layer, d->o.n_experts, d->o.n_groups, g);
+			uint32_t n = is_local(d, &id);
+			ex_lock_take(&d->lock);
+			for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+				n += in_use(&d->hosts[p]) && d->hosts[p].identity[ex_dispatch_slot(d, layer, g)];
+			ex_lock_give(&d->lock);
+			n_under += n < min_replicas;
+		}
+	return n_under;
+}
+
+uint64_t ex_dispatch_usage(struct ex_dispatch *d)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+	EX_CHECK_OBJ(d, EX_DISPATCH_MAGIC);
+	ex_lock_take(&d->lock);
+	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
+		const struct fleet_host *h = &d->hosts[p];
+		uint64_t state = !h->used ? 0 : in_use(h) ? 1 + h->accepts_moves : ex_host_usable(h) ? 3 : 4;
+		hash = (hash ^ state) * UINT64_C(0x100000001b3);
+		for (const char *c = h->used ? h->name : ""; *c; c++)
+			hash = (hash ^ (uint8_t)*c) * UINT64_C(0x100000001b3);
+	}
+	ex_lock_give(&d->lock);
+	return hash;
+}
+
+double ex_dispatch_rows_lately(struct ex_dispatch *d)
+{
+	size_t n = (size_t)d->o.n_layers * d->o.n_groups;
+	double sum = 0;
+	EX_CLEANUP(ex_freep) double *loads = ex_calloc(n, sizeof *loads);
+	if (!loads)
+		return 0;
+	ex_lock_take(&d->lock);
+	ex_load_look(d->load, ex_now_ns(), loads);
+	ex_lock_give(&d->lock);
+	for (size_t i = 0; i < n; i++)
+		sum += loads[i];
+	return sum;
 }
 
 void ex_place_done(struct ex_place *p)

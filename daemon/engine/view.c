@@ -240,6 +240,8 @@ static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct 
 	snprintf(v->identity, sizeof v->identity, "%s", h->kind);
 	snprintf(v->zone, sizeof v->zone, "%s", h->zone);
 	v->memory_bytes = h->memory_bytes;
+	v->accepts_moves = h->accepts_moves;
+	v->stops = h->state == EX_HOST_DRAINING;
 	if (h->distrusted && !h->error[0])
 		snprintf(v->error, sizeof v->error, "its results differ from those of two other replicas");
 	else if (h->drained && !h->error[0])

@@ -23,6 +23,7 @@ EXTRA_DIST += \
 	tests/sys/f11_network.py \
 	tests/sys/f12_members.py \
 	tests/sys/f13_plan.py \
+	tests/sys/f14_apply.py \
 	tests/sys/fleet.py \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \

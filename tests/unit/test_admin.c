@@ -21,7 +21,7 @@ static struct fixture {
 	struct ex_loop *loop, *client_loop;
 	struct ex_admin *admin;
 	struct ex_gate gate;
-	struct ex_method methods[16];
+	struct ex_method methods[20];
 	struct ex_server *server;
 	struct ex_channel *channel;
 	_Atomic int reload_rc; /* read on the loop */

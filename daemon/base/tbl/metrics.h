@@ -21,6 +21,8 @@ EX_METRIC(DISPATCH_RESENT, "expertd_dispatch_resent_rows_total", EX_COUNTER, "ho
 EX_METRIC(VERIFIED_ROWS, "expertd_verified_rows_total", EX_COUNTER, NULL, "Token rows that a second replica computed as well (verify_percent).")
 EX_METRIC(VERIFY_DIFFERENCES, "expertd_verify_differences_total", EX_COUNTER, NULL, "Checks in which two replicas of one identity differed.")
 EX_METRIC(IDENTITY_CHANGES, "expertd_identity_changes_total", EX_COUNTER, NULL, "Shards that went on with a replica of another numeric identity.")
+EX_METRIC(MOVES, "expertd_moves_total", EX_COUNTER, "result", "Moves of shards between hosts by this router: loaded, unloaded, skipped, failed.")
+EX_METRIC(MOVED_BYTES, "expertd_moved_bytes_total", EX_COUNTER, NULL, "Bytes of shards that this router had loaded on hosts.")
 EX_METRIC(EXPERT_ROWS, "expertd_expert_rows_total", EX_COUNTER, "layer", "Token rows computed by local shards.")
 EX_METRIC(EXPERT_SECONDS, "expertd_expert_run_seconds", EX_HISTOGRAM, "layer", "One plugin run of one shard.")
 EX_METRIC(SHARDS, "expertd_shards", EX_GAUGE, "state", "Local shards by state.")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fleet apply and placement = auto: shards move between hosts while streams run, and whoever dies meanwhile, no request fails and no token
+differs."""
+
+import json
+import signal
+import time
+
+from fleet import expect, expect_equal, wait_until
+from streams import Streams, all_ready, pairs, size, states
+
+LONG_WITH_SANITIZER = True
+
+
+def movable(f, globs=None, router=None, **host_keys):
+    """r1 over h1, h2 and h3, which accept moves."""
+    hosts = [f.expert(f"h{i + 1}", g, start=False, accept_moves="yes", **host_keys).start(wait=False)
+             for i, g in enumerate(globs or pairs(f))]
+    r1 = f.router("r1", hosts, start=False, **(router or {})).start(wait=False)
+    for node in (*hosts, r1):
+        node.wait_ready()
+    all_ready(r1)
+    return r1, hosts
+
+
+def holders(r1):
+    """How many hosts hold each shard, by what dispatch sees."""
+    return {name(s): len(s["hosts"]) for s in r1.ctl_json("shard", "list")["shards"]}
+
+
+def name(s):
+    i = s["info"]
+    return f"L{i['layer']}/E{i['first_expert']}-{i['first_expert'] + i['n_experts'] - 1}"
+
+
+def shards_of(r1, host):
+    return next(h["shards"] for h in r1.ctl_json("host", "list")["hosts"] if h["name"] == host)
+
+
+def event_names(node):
+    return [e["name"] for e in map(json.loads, node.ctl("--json", "events").stdout.splitlines())]
+
+
+def test_drained(case):
+    """What a drained host holds goes to others, and the host can be stopped; a restart keeps it empty."""
+    with case.fleet() as f:
+        r1, hosts = movable(f, router={"moves_at_once": 3})
+        with Streams(r1, *size(case)) as s:
+            r1.ctl("host", "drain", "h3", "--force")
+            out = r1.ctl("fleet", "apply", "--repair", "--wait").stdout
+            expect("unload" in out and " 0 failed" in out, f"what apply says: {out}")
+            expect_equal(shards_of(r1, "h3"), 0, "shards on the drained host")
+            expect(min(holders(r1).values()) >= 2, f"holders: {holders(r1)}")
+            s.run(0.3)
+            hosts[2].kill()
+            s.run(0.3)
+            s.stop("a host drained, emptied and killed")
+        names = event_names(r1)
+        expect(names.count("PLAN_BEGUN") == 1 and names.count("PLAN_FINISHED") == 1 and "MOVE_DONE" in names, f"events: {names}")
+        again = r1.ctl("fleet", "apply", "--repair", "--wait").stdout
+        expect("0 loaded" in again and "0 unloaded" in again, f"once more: {again}")
+        hosts[2].start()
+        wait_until("h3 is back", lambda: states(r1)["h3"] == "draining", timeout=30)
+        expect_equal(shards_of(r1, "h3"), 0, "shards of the drained host after its restart")
+
+
+def test_lost_with_auto(case):
+    """kill -9 with placement = auto: the others get what it had; its return changes nothing."""
+    with case.fleet() as f:
+        r1, hosts = movable(f, router={"placement": "auto", "auto_repair_s": 1, "moves_at_once": 3})
+        with Streams(r1, *size(case)) as s:
+            s.run(0.3)
+            hosts[1].kill()
+            wait_until("every shard has two holders again", lambda: min(holders(r1).values()) >= 2, timeout=60)
+            s.stop("a killed host's replicas restored by themselves")
+        hosts[1].start()
+        all_ready(r1)
+        before = holders(r1)
+        wait_until("the plan is over", lambda: r1.ctl_json("fleet", "status")["state"] == "idle")
+        time.sleep(1)
+        expect_equal(holders(r1), before, "holders after the host came back")
+        expect_equal(r1.ctl_json("fleet", "status")["placement"], "auto", "placement")
+
+
+def test_target_dies(case):
+    """kill -9 of a host that shards are moved to: the rest is planned anew, and the fleet is whole."""
+    with case.fleet() as f:
+        ranges = f.ranges()
+        globs = ["auto", "auto", "L1/" + ranges[0], "L1/" + ranges[0]]
+        r1, hosts = movable(f, globs, router={"moves_at_once": 2, "move_bytes_per_s": 1 << 20})
+        with Streams(r1, *size(case)) as s:
+            r1.ctl("host", "drain", "h1", "--force")
+            waiting = r1.spawn("fleet", "apply", "--repair", "--wait")
+            wait_until("a shard came to h3", lambda: shards_of(r1, "h3") > 1, timeout=30)
+            hosts[2].kill()
+            out, err = waiting.communicate(timeout=120)
+            expect_equal(waiting.returncode, 0, f"apply: {out} {err}")
+            expect_equal(shards_of(r1, "h1"), 0, "shards on the drained host")
+            live = {n: [h for h in hs if h != "h3"] for n, hs in
+                    ((name(x), x["hosts"]) for x in r1.ctl_json("shard", "list")["shards"])}
+            expect(min(len(h) for h in live.values()) >= 2, f"holders: {live}")
+            s.stop("the host that shards went to killed")
+        expect(r1.ctl_json("fleet", "status")["plans"] >= 2, "nothing was planned anew")
+
+
+def test_refusals(case):
+    """Hosts that accept no moves, a second router, and a stop."""
+    with case.fleet() as f:
+        r1, hosts = movable(f, router={"move_bytes_per_s": 1 << 16})
+        r2 = f.router("r2", hosts)
+        r1.ctl("host", "drain", "h3", "--force")
+        r2.ctl("host", "drain", "h3", "--force")
+        r1.ctl("fleet", "plan", "--repair", "--apply")
+        wait_until("it moves", lambda: any(m["state"] != "waiting" for m in r1.ctl_json("fleet", "status")["moves"]))
+        busy = r1.ctl("fleet", "apply", check=False)
+        expect(busy.returncode == 1 and "being carried out" in busy.stderr, f"a second plan: {busy}")
+        other = r2.ctl("fleet", "apply", "--wait", check=False)
+        expect(other.returncode == 1 and "router r1 moves shards here" in other.stderr, f"a second router: {other}")
+        r1.ctl("fleet", "apply", "--stop")
+        wait_until("it has stopped", lambda: r1.ctl_json("fleet", "status")["state"] == "idle", timeout=30)
+        expect(min(holders(r1).values()) >= 2 and shards_of(r1, "h3") > 0, "the stop came too late to see it")
+        expect_equal(r1.ctl("fleet", "apply", "--stop", check=False).returncode, 1, "a stop of nothing")
+        expect_equal(r2.ctl("fleet", "apply", "--repair", "--wait").returncode, 0, "the second router, after the first")
+        expect_equal(shards_of(r2, "h3"), 0, "shards on the drained host")
+        expect_equal(r1.generate("12+30=").text.strip(), "42", "the answer")
+
+
+def test_unwilling(case):
+    """Without [tls] hosts accept no moves unless they say so."""
+    with case.fleet() as f:
+        r1, _, _ = f.two_hosts()
+        r1.ctl("fleet", "plan", "--min-replicas=1")
+        refused = r1.ctl("fleet", "apply", "--wait", check=False)
+        expect(refused.returncode == 1 and "accept_moves" in refused.stderr, f"unwilling hosts: {refused}")
+
+
+def test_no_room(case):
+    """More than fits is refused with both numbers, and nothing moves."""
+    with case.fleet() as f:
+        r1, _ = movable(f)
+        before = holders(r1)
+        refused = r1.ctl("fleet", "apply", "--wait", "--min-replicas=4", check=False)
+        expect(refused.returncode == 1 and "4 replicas" in refused.stderr, f"too many replicas: {refused}")
+        expect_equal(holders(r1), before, "holders")
+        expect("PLAN_FAILED" in event_names(r1), "no event")
+
+
+def test_router_killed(case):
+    """kill -9 of the router in the middle: its successor serves, and finishes what is left."""
+    with case.fleet() as f:
+        r1, _ = movable(f, router={"move_bytes_per_s": 1 << 18})
+        r1.ctl("host", "drain", "h3", "--force")
+        r1.ctl("fleet", "apply", "--repair")
+        wait_until("some have moved", lambda: r1.ctl_json("fleet", "status")["loaded"] >= 2, timeout=30)
+        r1.process.send_signal(signal.SIGKILL)
+        r1.process.wait()
+        r1.start()
+        all_ready(r1)
+        expect_equal(r1.generate("12+30=").text.strip(), "42", "the answer")
+        r1.ctl("host", "drain", "h3", "--force")
+        r1.ctl("fleet", "apply", "--repair", "--wait", timeout=120)
+        expect_equal(shards_of(r1, "h3"), 0, "shards on the drained host")
+        expect(min(holders(r1).values()) >= 2, f"holders: {holders(r1)}")
