@@ -41,7 +41,8 @@ struct ex_delta {
 	const uint32_t *ids;                     /* an end-of-sequence token is among them, though it is no text */
 	const struct ex_token_logprob *logprobs; /* [n_ids] or NULL */
 	uint32_t n_ids;
-	const float *logits; /* [n_ids, vocab] or NULL */
+	bool thinking, control; /* of the last id: it was generated inside the reasoning; it is no text */
+	const float *logits;    /* [n_ids, vocab] or NULL */
 	size_t n_logits_bytes;
 };
 struct ex_finished {

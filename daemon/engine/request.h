@@ -30,6 +30,7 @@ struct ex_request {
 	struct ex_text text;
 	struct ex_token_logprob logprob;
 	bool started;
+	bool thinking, control; /* of the newest token, as in ex_delta */
 	uint64_t admitted_ns, first_token_ns, last_token_ns, rows_dispatched;
 	uint32_t n_reasoning;
 	struct ex_request *next; /* inbox; guarded by the engine's lock */

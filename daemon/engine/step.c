@@ -75,6 +75,11 @@ static enum ex_finish ends(const struct ex_engine *e, const struct ex_request *r
 	return ex_request_n_generated(r) == r->max_tokens ? EX_FINISH_LENGTH : 0;
 }
 
+static bool is_think_tag(const struct ex_request *r, uint32_t id)
+{
+	return (int64_t)id == r->text.o.think_open || (int64_t)id == r->text.o.think_close;
+}
+
 static bool deliver(struct ex_request *r, uint32_t id, const float *logits, uint32_t vocab)
 {
 	const struct ex_text *t = &r->text;
@@ -86,6 +91,8 @@ static bool deliver(struct ex_request *r, uint32_t id, const float *logits, uint
 		.ids = &id,
 		.n_ids = 1,
 		.logprobs = r->p.logprobs ? &r->logprob : NULL,
+		.thinking = r->thinking,
+		.control = r->control,
 		.logits = r->p.want_logits ? logits : NULL,
 		.n_logits_bytes = vocab * sizeof *logits,
 	};
@@ -106,8 +113,11 @@ static void take_token(struct ex_engine *e, struct ex_request *r, const float *l
 		ex_sampler_logprobs(e->sampler, logits, id, r->p.top_logprobs, &r->logprob);
 	r->ids[r->seq.n_ids++] = id;
 	observe_token(e, r);
-	r->n_reasoning += r->text.thinking;
-	bool stored = (is_eos(e, id) && !r->p.ignore_eos) || ex_text_push(&r->text, id);
+	const bool end = is_eos(e, id) && !r->p.ignore_eos;
+	r->thinking = r->text.thinking;
+	r->control = end || is_think_tag(r, id);
+	r->n_reasoning += r->thinking;
+	bool stored = end || ex_text_push(&r->text, id);
 	enum ex_finish reason = ends(e, r, id);
 	if (reason && stored)
 		stored = ex_text_flush(&r->text);
