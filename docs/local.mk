@@ -18,6 +18,6 @@ $(MAN_FILLED):
 
 man_MANS += docs/man/expertctl.1
 CLEANFILES += docs/man/expertctl.1
-EXTRA_DIST += docs/man/expertctl.1.scd docs/ARCHITECTURE.md docs/HACKING.md docs/NEWS.md docs/NUMERICS.md docs/PERFORMANCE.md
+EXTRA_DIST += docs/man/expertctl.1.scd docs/API.md docs/ARCHITECTURE.md docs/HACKING.md docs/NEWS.md docs/NUMERICS.md docs/PERFORMANCE.md
 docs/man/expertctl.1: docs/man/expertctl.1.scd Makefile
 	$(AM_V_GEN)$(MKDIR_P) docs/man && $(MAN_SED) $(top_srcdir)/$@.scd | $(SCDOC) > $@.tmp && mv $@.tmp $@

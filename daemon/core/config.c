@@ -237,6 +237,11 @@ static void check_tls(const struct ex_params *p, struct ex_config_errors *e)
 		ex_cert_drop(c);
 }
 
+static bool is_unix(const char *listen)
+{
+	return strncmp(listen, "unix:", 5) == 0;
+}
+
 struct listener {
 	enum ex_param_id id;
 	const char *text;
@@ -248,7 +253,7 @@ struct listener {
 static void check_listeners(const struct ex_params *p, struct ex_config_errors *e)
 {
 	char origin[EX_ORIGIN_TEXT_MAX];
-	const bool tls = ex_config_tls(p) != EX_TLS_OFF;
+	const bool tls = ex_config_tls(p) != EX_TLS_OFF, http = ex_config_is_gateway(p);
 	struct listener l[] = {
 		{.id = EX_P_node_listen, .text = p->node_listen, .used = ex_config_is_expert(p), .plain_ok = tls},
 		{.id = EX_P_router_listen,
@@ -259,6 +264,7 @@ static void check_listeners(const struct ex_params *p, struct ex_config_errors *
 			.text = p->tls_listen_data,
 			.used = ex_config_tls(p) == EX_TLS_CONTROL && ex_config_is_expert(p) && *p->tls_listen_data,
 			.plain_ok = true},
+		{.id = EX_P_gateway_listen, .text = p->gateway_listen, .used = http && !is_unix(p->gateway_listen)},
 		{.id = EX_P_metrics_listen, .text = p->metrics_listen, .used = p->there[EX_SECTION_metrics]},
 	};
 	for (size_t i = 0; i < EX_ARRAY_LEN(l); i++) {
@@ -269,7 +275,9 @@ static void check_listeners(const struct ex_params *p, struct ex_config_errors *
 			wrong(e, p, l[i].id,
 				"not a loopback address, and traffic is neither encrypted nor authenticated: say "
 				"insecure = yes in [node] to allow it%s",
-				l[i].id == EX_P_metrics_listen ? "" : ", or protect it by [tls]");
+				l[i].id == EX_P_metrics_listen || l[i].id == EX_P_gateway_listen
+					? ""
+					: ", or protect it by [tls]");
 		for (size_t j = 0; j < i; j++) {
 			const struct ex_param *other = &ex_param_table[l[j].id];
 			if (l[j].used && ex_addr_clash(&l[i].addr, &l[j].addr))
@@ -374,6 +382,20 @@ static void check_etcd(const struct ex_params *p, struct ex_config_errors *e)
 		check_advertised(p, e);
 }
 
+static void check_gateway(const struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_addr a;
+	if (!ex_config_is_router(p))
+		wrong(e, p, EX_P_gateway_listen, "[gateway] needs [router] in the same process");
+	if (p->gateway_accounts)
+		wrong(e, p, EX_P_gateway_accounts, "this version keeps no accounts: allowed is no");
+	if (!is_unix(p->gateway_listen) && ex_addr_parse(p->gateway_listen, &err, &a) < 0)
+		wrong(e, p, EX_P_gateway_listen, "%s", ex_err_text(&err));
+	else if (is_unix(p->gateway_listen) && p->gateway_listen[5] != '/')
+		wrong(e, p, EX_P_gateway_listen, "an absolute path is wanted after unix:");
+}
+
 static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 {
 	check_roles(p, e);
@@ -384,6 +406,8 @@ static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 		check_router(p, e);
 	if (ex_config_is_expert(p))
 		check_plugin(p, EX_P_expert_plugin, p->expert_plugin, p->expert_plugin_dir, e);
+	if (ex_config_is_gateway(p))
+		check_gateway(p, e);
 	if (p->there[EX_SECTION_etcd])
 		check_etcd(p, e);
 	gid_t gid;

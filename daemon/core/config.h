@@ -28,6 +28,11 @@ static inline bool ex_config_is_router(const struct ex_params *p)
 	return p->there[EX_SECTION_router];
 }
 
+static inline bool ex_config_is_gateway(const struct ex_params *p)
+{
+	return p->there[EX_SECTION_gateway];
+}
+
 enum ex_tls_mode { EX_TLS_OFF, EX_TLS_ALL, EX_TLS_CONTROL }; /* as [tls] mode's choices */
 static inline enum ex_tls_mode ex_config_tls(const struct ex_params *p)
 {

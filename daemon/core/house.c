@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "fleet/placement.h"
+#include "gateway/socket.h"
 #include <config.h> /* of the build; not core/config.h */
 #include <sched.h>
 #include <stdio.h>
@@ -192,6 +193,8 @@ static int check_ports(struct ex_house *h, struct ex_err *err)
 		return ex_err_prefix(err, "[tls] listen_data");
 	if (ex_config_is_router(h->p) && ex_server_check_listen(h->p->router_listen, err) < 0)
 		return ex_err_prefix(err, "[router] listen");
+	if (ex_config_is_gateway(h->p) && ex_socket_check(h->p->gateway_listen, err) < 0)
+		return ex_err_prefix(err, "[gateway] listen");
 	return 0;
 }
 
@@ -211,6 +214,8 @@ int ex_house_build(struct ex_house *h, struct ex_err *err)
 		rc = ex_house_build_experts(h, err);
 	if (rc == 0 && ex_config_is_router(h->p))
 		rc = ex_house_build_router(h, err);
+	if (rc == 0 && ex_config_is_gateway(h->p))
+		rc = ex_house_build_gateway(h, err);
 	if (rc == 0)
 		rc = ex_house_check_cancelled(h, err);
 	if (rc < 0)
@@ -228,6 +233,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 		h->grace_ms = GRACE_MS;
 	if (h->admin_server) /* first: it carries calls of the Router service too */
 		h->admin_server = ex_server_stop(h->admin_server, h->grace_ms);
+	ex_house_free_gateway(h);
 	ex_house_free_router(h);
 	ex_house_free_experts(h);
 	ex_house_free_admin(h);
@@ -346,6 +352,8 @@ size_t ex_house_threads(const struct ex_house *h, struct ex_house_thread out[sta
 		out[n++] = (struct ex_house_thread){"mover", ex_mover_turns(h->mover)};
 	if (h->engine)
 		out[n++] = (struct ex_house_thread){"engine", ex_engine_turns(h->engine)};
+	if (h->gateway)
+		out[n++] = (struct ex_house_thread){"http-watch", ex_gateway_turns(h->gateway)};
 	return n;
 }
 

@@ -13,6 +13,7 @@
 #include "expert/moves.h"
 #include "expert/service.h"
 #include "fleet/registrar.h"
+#include "gateway/edge.h"
 
 /* What a plugin is told, and what it may tell. */
 struct ex_plugin_host {
@@ -104,6 +105,8 @@ struct ex_house {
 	struct ex_engine *engine;
 	struct ex_router_service *router_service;
 	struct ex_server *router_server;
+	struct ex_gateway *gateway;
+	char fingerprint[16]; /* of the model, in the gateway's answers */
 };
 
 int ex_house_build_admin(struct ex_house *h, struct ex_err *err);   /* [loader] */
@@ -123,6 +126,9 @@ int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] 
 void ex_house_watch_registration(struct ex_house *h);
 int ex_house_build_router(struct ex_house *h, struct ex_err *err); /* [loader] */
 void ex_house_free_router(struct ex_house *h);                     /* [main] */
+/* Once the router serves. [loader] */
+int ex_house_build_gateway(struct ex_house *h, struct ex_err *err);
+void ex_house_free_gateway(struct ex_house *h); /* [main] before the router; its engine's requests have ended */
 /* [router] peers as they are now: the first list. [loader] */
 int ex_house_copy_peers(struct ex_house *h, struct ex_err *err);
 int ex_house_follow_members(struct ex_house *h, struct ex_err *err); /* [loader] before dispatch is used */

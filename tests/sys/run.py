@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the whole-system tests: files <letter>NN_<topic>.py beside this one (b basic, f failure, s swap, o operations, l long).
+"""Runs the whole-system tests: files <letter>NN_<topic>.py beside this one (b basic, f failure, g gateway, s swap, o operations, l long).
 
 Every function test_*(case) of a file is one test: `ok NAME`, `not ok NAME` or `skip NAME` on a line of its own. A failed test's
 directory (configurations, logs) is kept under --work. Exit status 1 when one failed.

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Any bytes as the body of a chat completion: refused with a status and a message that is JSON again, or within every limit. */
+#include "fuzz.h"
+
+#include "gateway/chat_request.h"
+#include "gateway/text.h"
+#include <string.h>
+
+static void check_error(const struct ex_api_error *e)
+{
+	struct ex_str out = EX_STR_INIT;
+	assert((e->status == 400 || e->status == 422) && e->message[0]);
+	ex_api_error_body(e, &out);
+	json_t *v = json_loadb(out.s, out.n, 0, NULL);
+	assert(v);
+	json_decref(v);
+	ex_str_done(&out);
+}
+
+static void check_ask(const struct ex_chat_ask *a)
+{
+	size_t bytes = 0;
+	assert(a->model && a->n_messages >= 1 && a->n_messages <= EX_CHAT_MESSAGES_MAX);
+	for (size_t i = 0; i < a->n_messages; i++) {
+		const struct ex_chat_message *m = &a->messages[i];
+		assert(ex_utf8_valid(m->content, strlen(m->content)));
+		assert(!strcmp(m->role, "system") || !strcmp(m->role, "user") || !strcmp(m->role, "assistant"));
+		bytes += strlen(m->content);
+	}
+	assert(bytes == a->content_bytes);
+	assert(a->sampling.temperature >= 0 && a->sampling.temperature <= 2);
+	assert(a->sampling.top_p > 0 && a->sampling.top_p <= 1);
+	assert(a->n_choices >= 1 && a->n_choices <= EX_CHOICES_MAX && a->n_stop <= EX_STOPS_MAX);
+	assert(a->top_logprobs <= EX_TOP_LOGPROBS_MAX);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct ex_api_error e;
+	struct ex_chat_ask a;
+	if (ex_chat_ask_parse((const char *)data, size, 16, &e, &a))
+		check_error(&e);
+	else
+		check_ask(&a);
+	ex_chat_ask_done(&a);
+	return 0;
+}

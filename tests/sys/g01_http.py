@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP API with the openai SDK as it is published, and with raw sockets: one process is router, experts and gateway."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+
+from fleet import Skip, expect, expect_equal, free_ports, wait_until
+
+QUESTION = "What is 347 + 589?"
+MODEL = "tiny-r1"
+
+
+def sdk():
+    """The SDK's module."""
+    try:
+        import openai
+    except ImportError:
+        raise Skip("openai is not installed (tests/requirements.txt)") from None
+    return openai
+
+
+def gateway(f, **keys):
+    """A process that serves all; its HTTP port is node.http."""
+    port = free_ports(1)[0]
+    router = {k: keys.pop(k) for k in list(keys) if k in ("max_batch", "queue_max", "context")}
+    section = {"listen": f"127.0.0.1:{port}", **keys}
+    node = f.router("r1", shards="auto", extra={"gateway": section}, **router)
+    node.http = port
+    return node
+
+
+def client(node, **keys):
+    return sdk().OpenAI(base_url=f"http://127.0.0.1:{node.http}/v1", api_key="sk-none", max_retries=0, timeout=60, **keys)
+
+
+def ask(question=QUESTION, **keys):
+    return {"model": MODEL, "messages": [{"role": "user", "content": question}], "temperature": 0, **keys}
+
+
+def counts(node):
+    return node.ctl_json("status")["router"]
+
+
+def collect(stream):
+    """(answer, reasoning, finish reason, usage, chunks) of a stream."""
+    text = reasoning = ""
+    reason = usage = None
+    n = 0
+    for chunk in stream:
+        n += 1
+        usage = chunk.usage or usage
+        for c in chunk.choices:
+            text += c.delta.content or ""
+            reasoning += getattr(c.delta, "reasoning_content", None) or ""
+            reason = c.finish_reason or reason
+    return text, reasoning, reason, usage, n
+
+
+def raw(node, data, timeout=30):
+    """Sends bytes, returns the connected socket."""
+    s = socket.create_connection(("127.0.0.1", node.http), timeout=timeout)
+    s.sendall(data)
+    return s
+
+
+def read_all(s):
+    """What comes until the other side closes."""
+    out = b""
+    try:
+        while True:
+            part = s.recv(65536)
+            if not part:
+                break
+            out += part
+    except ConnectionResetError:
+        pass
+    s.close()
+    return out
+
+
+def post(body, *headers, path="/v1/chat/completions"):
+    """A POST request as bytes."""
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
+    return ("\r\n".join(head) + "\r\n\r\n").encode() + body
+
+
+def check_serves(node):
+    got = client(node).chat.completions.create(**ask())
+    expect_equal(got.choices[0].message.content.strip(), "936", "the answer of a gateway that should serve on")
+
+
+def test_chat(case):
+    """Whole and streamed answers are what Router.Generate gives for the same question and seed."""
+    openai = sdk()
+    with case.fleet() as f:
+        node = gateway(f)
+        c = client(node)
+        expect_equal([m.id for m in c.models.list()], [MODEL], "models")
+        for temperature, seed in ((0, 0), (1, 7), (1, 8)):
+            g = node.generate(QUESTION, f"--temperature={temperature}", f"--seed={seed}", "--max-tokens=60")
+            options = {"temperature": temperature, "seed": seed, "max_tokens": 60}
+            r = c.chat.completions.create(**ask(**options))
+            m = r.choices[0].message
+            expect_equal((m.content, m.reasoning_content, r.choices[0].finish_reason), (g.text, g.reasoning, g.reason), "whole")
+            expect_equal(r.usage.completion_tokens, g.finished["completion_tokens"], "completion_tokens")
+            expect_equal(r.usage.completion_tokens_details.reasoning_tokens, g.finished["reasoning_tokens"], "reasoning_tokens")
+            expect_equal(r.usage.prompt_tokens, g.finished["prompt_tokens"], "prompt_tokens")
+            expect_equal(r.usage.prompt_cache_hit_tokens + r.usage.prompt_cache_miss_tokens, r.usage.prompt_tokens, "hit and miss")
+            s = collect(c.chat.completions.create(**ask(stream=True, stream_options={"include_usage": True}, **options)))
+            expect_equal(s[:3], (g.text, g.reasoning, g.reason), "streamed")
+            expect_equal(s[3].to_dict(), r.usage.to_dict(), "usage of the stream and of the whole")
+            expect(s[4] > 20, f"{s[4]} chunks: the answer did not stream")
+        r = c.chat.completions.create(**ask(n=3, seed=7, temperature=1, max_tokens=60))
+        expect_equal([x.index for x in r.choices], [0, 1, 2], "indexes of choices")
+        g = node.generate(QUESTION, "--temperature=1", "--seed=9", "--max-tokens=60")
+        expect_equal(r.choices[2].message.reasoning_content, g.reasoning, "the third choice, of the seed plus 2")
+        r = c.chat.completions.create(**ask(stop=["36"]))
+        expect_equal(r.choices[0].message.content.strip(), "9", "up to the stop text")
+        whole = c.chat.completions.with_raw_response.create(**ask(max_tokens=1))
+        expect(whole.headers["x-request-id"] in whole.parse().id, "the request's id is not in the answer's")
+        expect(isinstance(whole.parse(), openai.types.chat.ChatCompletion), "the SDK did not know the answer")
+
+
+def test_logprobs(case):
+    """They are Router.Generate's, and the tokens' bytes are the text."""
+    with case.fleet() as f:
+        node = gateway(f)
+        r = client(node).chat.completions.create(**ask(logprobs=True, top_logprobs=5))
+        g = node.generate(QUESTION, "--logprobs=5")
+        logs = r.choices[0].logprobs
+        expect_equal(bytes(b for t in logs.content for b in t.bytes).decode(), r.choices[0].message.content, "bytes of the answer")
+        expect_equal("".join(t["token"] for t in logs.reasoning_content), g.reasoning, "tokens of the reasoning")
+        wanted = {round(t["logprob"], 4) for t in g.logprobs}
+        for t in logs.content:
+            expect(round(t.logprob, 4) in wanted, f"{t.logprob} is not among Router.Generate's")
+            expect_equal(len(t.top_logprobs), 5, "alternatives")
+            expect_equal(t.top_logprobs[0].logprob, t.logprob, "the likeliest token of a greedy step")
+        s = list(client(node).chat.completions.create(**ask(logprobs=True, stream=True)))
+        streamed = [t.token for x in s if x.choices and x.choices[0].logprobs for t in x.choices[0].logprobs.content]
+        expect_equal(streamed, [t.token for t in logs.content], "streamed tokens")
+
+
+def test_errors(case):
+    """Refusals arrive as the SDK's own exceptions, with what is wrong and where."""
+    openai = sdk()
+    with case.fleet() as f:
+        node = gateway(f, max_batch=1, queue_max=0)
+        c = client(node)
+        for keys, kind, param in (
+                ({"model": "other"}, openai.NotFoundError, "model"),
+                ({"temperature": 3}, openai.UnprocessableEntityError, "temperature"),
+                ({"messages": []}, openai.UnprocessableEntityError, "messages"),
+                ({"messages": [{"role": "user", "content": "1 " * 600}]}, openai.BadRequestError, "messages"),
+                ({"messages": [{"role": "user", "content": "1 " * 20000}]}, openai.BadRequestError, "messages"),
+                ({"extra_body": {"max_tokens": -1}}, openai.UnprocessableEntityError, "max_tokens")):
+            try:
+                c.chat.completions.create(**{**ask(), **keys})
+            except openai.APIStatusError as e:
+                expect_equal((type(e), e.param), (kind, param), f"exception of {keys}")
+                expect(e.body["message"] and e.request_id, "no message or no id")
+            else:
+                raise AssertionError(f"{keys}: was answered")
+        try:
+            c.get("/nothing", cast_to=object)
+        except openai.NotFoundError as e:
+            expect_equal(e.code, "unknown_url", "code of an unknown path")
+        blocked = c.chat.completions.create(**ask(stream=True, temperature=2, max_tokens=400))
+        next(iter(blocked))
+        try:
+            c.chat.completions.create(**ask())
+        except openai.InternalServerError as e:
+            expect_equal((e.status_code, e.code), (503, "overloaded"), "a full queue")
+            expect_equal(e.response.headers["retry-after"], "1", "Retry-After")
+        else:
+            raise AssertionError("a request beyond the queue was taken")
+        blocked.close()
+        wait_until("the stream's place is free", lambda: counts(node)["running"] == 0)
+        check_serves(node)
+
+
+def test_many_streams(case):
+    """64 streams at once: twice what the batch holds, each with the text that it has alone."""
+    openai = sdk()
+    questions = [f"What is {100 + 7 * i} + {900 - 9 * i}?" for i in range(64)]
+
+    async def one(c, question):
+        text = ""
+        async for chunk in await c.chat.completions.create(**ask(question, stream=True)):
+            text += "".join(x.delta.content or "" for x in chunk.choices)
+        return text
+
+    async def all_of_them(port):
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}", api_key="sk-none", max_retries=0, timeout=120) as c:
+            return await asyncio.gather(*(one(c, q) for q in questions))
+
+    with case.fleet() as f:
+        node = gateway(f)
+        texts = asyncio.run(all_of_them(node.http))
+        for i in range(0, 64, 9):
+            expect_equal(texts[i], node.generate(questions[i]).text, f"the answer to {questions[i]}")
+        right = sum(t.strip() == str(1000 - 2 * i) for i, t in enumerate(texts))
+        expect(right >= 60, f"{right} of 64 sums are right")
+
+
+def test_client_leaves(case):
+    """Whoever leaves, in a stream, waiting for a whole answer or for a place, is not computed for any more."""
+    with case.fleet() as f:
+        node = gateway(f, max_batch=2)
+        long = ask(temperature=2, max_tokens=450)
+        before = counts(node)["generation_tokens"]
+        sockets = [raw(node, post({**long, "stream": s, "seed": i})) for i, s in enumerate((True, False, True, False))]
+        seen = b""
+        while b"data: " not in seen:
+            part = sockets[0].recv(4096)
+            expect(part, f"no event came: {seen}")
+            seen += part
+        wait_until("two run, two wait", lambda: (counts(node)["running"], counts(node)["waiting"]) == (2, 2))
+        for s in sockets:
+            s.close()
+        wait_until("nothing runs or waits", lambda: counts(node)["running"] + counts(node)["waiting"] == 0)
+        n = counts(node)["generation_tokens"] - before
+        expect(n < 4 * 440, f"{n} tokens were generated for clients that had left")
+        check_serves(node)
+
+
+def test_waiting(case):
+    """A client that waits gets blank lines before a whole answer and comments in a stream, and then the answer."""
+    with case.fleet() as f:
+        h1 = f.expert("h1", "auto")
+        port = free_ports(1)[0]
+        node = f.router("r1", [h1], extra={"gateway": {"listen": f"127.0.0.1:{port}", "keep_alive_s": 1}})
+        node.http = port
+        h1.signal(signal.SIGSTOP)
+        whole, streamed = (raw(node, post(ask(stream=s), "Connection: close")) for s in (False, True))
+        head = whole.recv(4096)
+        expect(head.startswith(b"HTTP/1.1 200 ") and b"chunked" in head.lower(), f"while waiting for an answer: {head}")
+        seen = b""
+        while b": keep-alive\n\n" not in seen:
+            seen += streamed.recv(4096)
+        h1.signal(signal.SIGCONT)
+        body = read_all(whole)
+        blank, answer = body.split(b"{", 1)
+        expect(set(blank) <= set(b"0123456789ABCDEF\r\n"), f"before the answer: {blank}")
+        expect(b'"finish_reason":"stop"' in answer and b"936" in answer, f"after blank lines: {answer}")
+        events = (seen + read_all(streamed)).decode()
+        expect('"finish_reason":"stop"' in events and "data: [DONE]" in events, f"after keep-alives: {events[-300:]}")
+
+
+def test_stop(case):
+    """SIGTERM lets an answer in flight end; over a unix socket."""
+    openai = sdk()
+    import httpx2 as httpx
+    with case.fleet() as f:
+        path = os.path.join(f.dir, "http.sock")
+        node = gateway(f, listen=f"unix:{path}")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as h:
+            c = openai.OpenAI(base_url="http://localhost/v1", api_key="sk-none", max_retries=0, http_client=h)
+            stream = iter(c.chat.completions.create(**ask(stream=True)))
+            next(stream)
+            stopped = threading.Thread(target=node.stop)
+            stopped.start()
+            text, _, reason, _, _ = collect(stream)
+            stopped.join()
+            expect_equal((text.strip(), reason), ("936", "stop"), "the answer across a stop")
+        expect(not os.path.exists(path), "the socket file was left behind")
