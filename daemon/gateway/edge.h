@@ -17,14 +17,14 @@ struct ex_gateway_opts {
 	const struct ex_chat *chat;           /* NULL: no chat completions */
 	const char *model_name, *fingerprint; /* what answers carry */
 	const struct ex_admit *admit;
-	uint32_t connections_max;
+	uint32_t connections_max, connections_per_ip_max; /* per ip 0: no limit */
 	uint32_t header_bytes_max; /* of a request line and its headers; also what a connection takes at least */
 	uint32_t json_depth_max;
 	uint64_t body_bytes_max, prompt_bytes_max;
 	uint64_t
 		reply_bytes_max; /* of an answer that is not read, or is not streamed; beyond it the request is cancelled */
 	uint32_t max_tokens_default;
-	unsigned keep_alive_s, start_timeout_s;
+	unsigned keep_alive_s, start_timeout_s, header_timeout_s, idle_timeout_s, body_timeout_s;
 };
 
 /* Serves. -EADDRINUSE and others name the address. [loader] */

@@ -113,6 +113,22 @@ void ex_generation_cancel(struct ex_exchange *x);
 /* Frees what a generation left. */
 void ex_generation_done(struct ex_exchange *x);
 
+/* One connection and the instant by which its client must have done what it is to do next. */
+struct ex_conn {
+	struct ex_conn *prev, *next; /* guarded by the gateway's conns_lock */
+	int fd;
+	_Atomic uint64_t deadline_ns; /* 0: none, it is our turn */
+};
+/* From now on the client has so long. conn: NULL is taken. [http] */
+void ex_conn_expect(struct ex_conn *conn, unsigned seconds);
+void ex_conn_relax(struct ex_conn *conn);
+struct ex_conn *ex_conn_of(struct MHD_Connection *c);
+/* MHD_NotifyConnectionCallback: connections come and go. */
+void ex_conn_notify(
+	void *gateway, struct MHD_Connection *c, void **socket_context, enum MHD_ConnectionNotificationCode what);
+/* Ends connections whose client is late. [watch] */
+void ex_conn_tick(struct ex_gateway *g, uint64_t now_ns);
+
 /* --- the gateway from the inside -------------------------------------------------------------------------- */
 
 struct ex_gateway {
@@ -124,6 +140,8 @@ struct ex_gateway {
 	uint32_t n_ctx; /* longest sequence */
 	uint64_t start_s;
 	struct ex_watch *watch;
+	struct ex_lock conns_lock;
+	struct ex_conn *conns; /* guarded by conns_lock */
 	struct ex_lock lock;
 	pthread_cond_t gone; /* an exchange was freed, or left by its connection */
 	/* guarded by lock */

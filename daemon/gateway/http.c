@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define GATEWAY_MAGIC 0x77746167u
+#define HEADERS_MAX   100
 #define LONG_ASKS_MAX 32         /* waiting for the reader thread */
 #define DROPPED_MAX   (1u << 20) /* of a body that is not wanted, read for the answer to arrive */
 
@@ -127,6 +128,7 @@ static enum MHD_Result begin(
 	*state = x;
 	bool serves = list_exchange(g, x);
 	ex_watch_add(g->watch, x);
+	ex_conn_expect(ex_conn_of(c), g->o.body_timeout_s);
 	if (take_key(x, c) < 0)
 		return MHD_NO;
 	x->route = find_route(url, method, &e);
@@ -135,6 +137,12 @@ static enum MHD_Result begin(
 	} else if (!serves) {
 		ex_api_error_errno(&e, -ESHUTDOWN, "the server stops and takes no new requests");
 		ex_exchange_fail(x, &e);
+	}
+	if (MHD_get_connection_values(c, MHD_HEADER_KIND, NULL, NULL) > HEADERS_MAX) {
+		ex_api_error_set(&e, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", NULL,
+			"more than %d headers", HEADERS_MAX);
+		ex_exchange_fail(x, &e);
+		return ex_exchange_reply(x, c);
 	}
 	if (!is_too_large(g, c))
 		return MHD_YES;
@@ -166,6 +174,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
 	EX_CHECK_OBJ(x, EX_EXCHANGE_MAGIC);
 	if (*n_data)
 		return take_body(x, data, n_data);
+	ex_conn_relax(ex_conn_of(c));
 	if (!x->started && ex_exchange_suspend(x)) {
 		x->started = true;
 		x->route->start(x);
@@ -178,11 +187,11 @@ static void on_completed(void *ctx, struct MHD_Connection *c, void **state, enum
 {
 	struct ex_gateway *g = ctx;
 	struct ex_exchange *x = *state;
-	(void)c;
 	(void)why;
 	if (!x)
 		return;
 	*state = NULL;
+	ex_conn_expect(ex_conn_of(c), g->o.idle_timeout_s);
 	ex_watch_remove(g->watch, x);
 	unlist_exchange(g, x);
 	ex_lock_take(&x->lock);
@@ -201,7 +210,8 @@ static int start_daemon(struct ex_gateway *g, struct ex_err *err)
 	g->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, g, MHD_OPTION_LISTEN_SOCKET, g->socket.fd,
 		MHD_OPTION_THREAD_POOL_SIZE, o->n_threads, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)o->header_bytes_max, MHD_OPTION_NOTIFY_COMPLETED,
-		on_completed, g, MHD_OPTION_END);
+		on_completed, g, MHD_OPTION_NOTIFY_CONNECTION, ex_conn_notify, g, MHD_OPTION_CONNECTION_TIMEOUT,
+		o->idle_timeout_s, MHD_OPTION_PER_IP_CONNECTION_LIMIT, o->connections_per_ip_max, MHD_OPTION_END);
 	return g->daemon ? 0 : ex_err_set(err, -EIO, "cannot serve HTTP on '%s'", o->listen);
 }
 
@@ -211,6 +221,7 @@ static void free_gateway(struct ex_gateway *g)
 	g->watch = ex_watch_free(g->watch);
 	ex_socket_close(&g->socket);
 	pthread_cond_destroy(&g->gone);
+	ex_lock_done(&g->conns_lock);
 	ex_lock_done(&g->lock);
 	g->magic = 0;
 	free(g);
@@ -229,6 +240,7 @@ int ex_gateway_start(const struct ex_gateway_opts *o, struct ex_err *err, struct
 	ex_engine_stat(o->engine, &s);
 	g->n_ctx = (uint32_t)EX_MIN((uint64_t)s.n_pages * s.page_tokens, (uint64_t)s.n_ctx);
 	ex_lock_init(&g->lock, "gateway");
+	ex_lock_init(&g->conns_lock, "connections");
 	ex_cond_init(&g->gone);
 	int rc = ex_jobs_new("http-reader", LONG_ASKS_MAX, &g->reader);
 	if (rc)

@@ -50,6 +50,7 @@ static void tick(struct ex_gateway *g)
 	for (struct ex_exchange *x = g->first; x; x = x->next)
 		ex_exchange_tick(x, now);
 	ex_lock_give(&g->lock);
+	ex_conn_tick(g, now);
 }
 
 static void *run(void *arg)

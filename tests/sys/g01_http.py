@@ -211,7 +211,7 @@ def test_client_leaves(case):
     """Whoever leaves, in a stream, waiting for a whole answer or for a place, is not computed for any more."""
     with case.fleet() as f:
         node = gateway(f, max_batch=2)
-        long = ask(temperature=2, max_tokens=450)
+        long = ask(temperature=2, max_tokens=450, n=8)
         before = counts(node)["generation_tokens"]
         sockets = [raw(node, post({**long, "stream": s, "seed": i})) for i, s in enumerate((True, False, True, False))]
         seen = b""
@@ -219,12 +219,12 @@ def test_client_leaves(case):
             part = sockets[0].recv(4096)
             expect(part, f"no event came: {seen}")
             seen += part
-        wait_until("two run, two wait", lambda: (counts(node)["running"], counts(node)["waiting"]) == (2, 2))
+        wait_until("all of them are taken", lambda: counts(node)["waiting"] > 8)
         for s in sockets:
             s.close()
         wait_until("nothing runs or waits", lambda: counts(node)["running"] + counts(node)["waiting"] == 0)
         n = counts(node)["generation_tokens"] - before
-        expect(n < 4 * 440, f"{n} tokens were generated for clients that had left")
+        expect(n < 4 * 8 * 100, f"{n} tokens were generated for clients that had left")
         check_serves(node)
 
 
@@ -268,3 +268,84 @@ def test_stop(case):
             stopped.join()
             expect_equal((text.strip(), reason), ("936", "stop"), "the answer across a stop")
         expect(not os.path.exists(path), "the socket file was left behind")
+
+
+def request_line(node, *lines):
+    return raw(node, ("\r\n".join(lines) + "\r\n\r\n").encode())
+
+
+def status_of(answer):
+    return answer.split(b"\r\n", 1)[0].split(b" ")[1:2]
+
+
+def test_strangers(case):
+    """Malformed and oversized requests are refused, each by its limit; who asks properly meanwhile is answered."""
+    nested = b'{"model":"tiny-r1","messages":' + b"[" * 100000 + b"]" * 100000 + b"}"
+    with case.fleet() as f:
+        node = gateway(f, body_bytes_max="1M")
+        sdk()
+        for what, data, wanted in (
+                ("a gigabyte announced", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n", b"413"),
+                ("a length beyond 64 bits", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", b"413"),
+                ("a negative length", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+                ("deep JSON", post(nested, "Connection: close"), b"400"),
+                ("bytes that are not UTF-8", post(b'{"model":"\xff\xfe"}', "Connection: close"), b"400"),
+                ("half a JSON object", post(b'{"model":', "Connection: close"), b"400"),
+                ("no body", post(b"", "Connection: close"), b"400"),
+                ("a body for nothing", post(b"x" * 1000, "Connection: close", path="/x"), b"404"),
+                ("many headers", post(b"{}", *(f"x-{i}: y" for i in range(150))), b"431"),
+                ("long headers", post(b"{}", "x: " + "y" * 40000), b"431"),
+                ("a long path", b"GET /" + b"x" * 60000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+                ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", b"400")):
+            answer = read_all(raw(node, data))
+            got = status_of(answer)
+            # a client that is refused while it still sends may see the connection broken instead of the answer
+            expect(got == [wanted] or (not answer and wanted in (b"431", b"414", b"400")), f"{what}: {answer[:200]}")
+        check_serves(node)
+        chunked = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Transfer-Encoding: chunked", "Connection: close"]
+        body = b"".join(b"10000\r\n" + b" " * 65536 + b"\r\n" for _ in range(17)) + b"0\r\n\r\n"
+        expect_equal(status_of(read_all(raw(node, ("\r\n".join(chunked) + "\r\n\r\n").encode() + body))), [b"413"], "chunks beyond the limit")
+        two = post(ask(max_tokens=2)) + post(ask(max_tokens=3), "Connection: close")
+        answers = read_all(raw(node, two))
+        expect_equal([x in answers for x in (b'"completion_tokens":2,', b'"completion_tokens":3,')], [True, True], "two pipelined requests")
+        check_serves(node)
+
+
+def test_slow_clients(case):
+    """Connections that dawdle are closed, however they send; one that waits for its answer is not."""
+    with case.fleet() as f:
+        node = gateway(f, header_timeout_s=1, body_timeout_s=1, idle_timeout_s=2)
+        check_serves(node)
+        slow = {
+            "says nothing": raw(node, b""),
+            "half a header": raw(node, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-a: "),
+            "half a body": raw(node, post(ask())[:-10]),
+            "after an answer": raw(node, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"),
+        }
+        crowd = [raw(node, b"POST /v1/chat") for _ in range(200)]
+        ends = {}
+
+        def dawdle(name, s):
+            s.settimeout(0.2)
+            while True:
+                try:
+                    s.sendall(b"y" if name in ("half a header", "half a body") else b"")
+                    if not s.recv(4096):
+                        break
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            ends[name] = True
+
+        threads = [threading.Thread(target=dawdle, args=x) for x in slow.items()]
+        for t in threads:
+            t.start()
+        check_serves(node)
+        for t in threads:
+            t.join(30)
+        expect_equal(sorted(ends), sorted(slow), "connections that were closed")
+        for s in crowd:
+            read_all(s)
+        text, _, _, _, _ = collect(client(node).chat.completions.create(**ask(stream=True)))
+        expect_equal(text.strip(), "936", "a stream")
