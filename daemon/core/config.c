@@ -5,6 +5,7 @@
 #include "base/addr.h"
 #include "fleet/members.h"
 #include "fleet/placement.h"
+#include "gateway/https.h"
 #include <ctype.h>
 #include <grp.h>
 #include <limits.h>
@@ -149,8 +150,7 @@ static void check_plugin(
 		wrong(e, p, id, "%s: %s", path, strerrordesc_np(errno));
 }
 
-/* Where the file is that a FILE stands for. */
-static int place_file(const char *value, struct ex_err *err, char ret[static PATH_MAX])
+int ex_config_file(const char *value, struct ex_err *err, char ret[static PATH_MAX])
 {
 	const char *dir = getenv("CREDENTIALS_DIRECTORY");
 	const size_t skip = strlen(EX_PARAM_CREDENTIAL);
@@ -172,7 +172,7 @@ int ex_config_cert(const struct ex_params *p, const struct ex_text_list *peers, 
 		*blame = (enum ex_cert_part)i;
 		if (!*value[i])
 			return ex_err_set(err, -EINVAL, "[tls] needs a file here");
-		int rc = place_file(value[i], err, ret->path[i]);
+		int rc = ex_config_file(value[i], err, ret->path[i]);
 		if (rc < 0)
 			return rc;
 	}
@@ -196,7 +196,7 @@ int ex_config_etcd_cert(
 		*blame = (enum ex_cert_part)i;
 		if (!*value[i] && (shows || i == EX_CERT_CA))
 			return ex_err_set(err, -EINVAL, "[etcd] needs a file here, as the other ones are given");
-		int rc = place_file(value[i], err, ret->path[i]);
+		int rc = ex_config_file(value[i], err, ret->path[i]);
 		if (rc < 0)
 			return rc;
 	}
@@ -214,6 +214,14 @@ void ex_config_etcd_endpoints(const struct ex_params *p, const char *ret[static 
 {
 	for (size_t i = 0; i < p->etcd_endpoints.n; i++)
 		ex_addr_scheme(p->etcd_endpoints.v[i], &ret[i]);
+}
+
+int ex_config_https(const struct ex_params *p, struct ex_err *err, struct ex_config_https *ret)
+{
+	if (!*p->gateway_tls_cert || !*p->gateway_tls_key)
+		return ex_err_set(err, -EINVAL, "tls_cert and tls_key go together");
+	int rc = ex_config_file(p->gateway_tls_cert, err, ret->cert);
+	return rc < 0 ? rc : ex_config_file(p->gateway_tls_key, err, ret->key);
 }
 
 static void check_tls(const struct ex_params *p, struct ex_config_errors *e)
@@ -385,7 +393,12 @@ static void check_etcd(const struct ex_params *p, struct ex_config_errors *e)
 static void check_gateway(const struct ex_params *p, struct ex_config_errors *e)
 {
 	struct ex_err err = EX_ERR_INIT;
+	struct ex_config_https files;
 	struct ex_addr a;
+	if (ex_config_is_https(p) &&
+		(ex_config_https(p, &err, &files) < 0 || ex_https_check(files.cert, files.key, &err) < 0))
+		wrong(e, p, *p->gateway_tls_cert ? EX_P_gateway_tls_cert : EX_P_gateway_tls_key, "%s",
+			ex_err_text(&err));
 	if (!ex_config_is_router(p))
 		wrong(e, p, EX_P_gateway_listen, "[gateway] needs [router] in the same process");
 	if (p->gateway_accounts)

@@ -33,6 +33,11 @@ static inline bool ex_config_is_gateway(const struct ex_params *p)
 	return p->there[EX_SECTION_gateway];
 }
 
+static inline bool ex_config_is_https(const struct ex_params *p)
+{
+	return ex_config_is_gateway(p) && (*p->gateway_tls_cert || *p->gateway_tls_key);
+}
+
 enum ex_tls_mode { EX_TLS_OFF, EX_TLS_ALL, EX_TLS_CONTROL }; /* as [tls] mode's choices */
 static inline enum ex_tls_mode ex_config_tls(const struct ex_params *p)
 {
@@ -63,6 +68,14 @@ int ex_config_etcd_cert(
 	const struct ex_params *p, enum ex_cert_part *blame, struct ex_err *err, struct ex_config_cert *ret);
 /* The addresses in [etcd] endpoints, borrowed from p; ret[]: p->etcd_endpoints.n of them. */
 void ex_config_etcd_endpoints(const struct ex_params *p, const char *ret[static EX_ETCD_ENDPOINTS_MAX]);
+
+/* Where the file of a FILE parameter is. -EINVAL: its value stands for no file. [any] */
+int ex_config_file(const char *value, struct ex_err *err, char ret[static PATH_MAX]);
+/* The same for [gateway] tls_cert and tls_key. */
+struct ex_config_https {
+	char cert[PATH_MAX], key[PATH_MAX];
+};
+int ex_config_https(const struct ex_params *p, struct ex_err *err, struct ex_config_https *ret);
 
 /* The id of a group; -ENOENT when there is none of that name. [any] */
 int ex_config_group(const char *name, gid_t *ret);

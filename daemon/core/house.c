@@ -135,6 +135,8 @@ int ex_house_new(const struct ex_house_opts *o, struct ex_err *err, struct ex_ho
 	h->p = o->params;
 	ex_lock_init(&h->members_lock, "members");
 	int rc = ex_house_build_tls(h, err);
+	if (rc == 0)
+		rc = ex_house_build_https(h, err);
 	if (rc < 0) {
 		ex_house_free(h);
 		return rc;
@@ -193,7 +195,7 @@ static int check_ports(struct ex_house *h, struct ex_err *err)
 		return ex_err_prefix(err, "[tls] listen_data");
 	if (ex_config_is_router(h->p) && ex_server_check_listen(h->p->router_listen, err) < 0)
 		return ex_err_prefix(err, "[router] listen");
-	if (ex_config_is_gateway(h->p) && ex_socket_check(h->p->gateway_listen, err) < 0)
+	if (ex_config_is_gateway(h->p) && h->http_fd < 0 && ex_socket_check(h->p->gateway_listen, err) < 0)
 		return ex_err_prefix(err, "[gateway] listen");
 	return 0;
 }

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <systemd/sd-daemon.h>
 
-#define FDS_MORE    1024  /* for all else that the process has open */
+#define FDS_MORE    1024 /* for all else that the process has open */
+#define FD_NAME     "http"
 #define SOCKET_MODE 0660u /* of unix:PATH: the daemon's group may connect */
 
 /* Every connection is a descriptor: the soft limit is raised as far as it may be. */
@@ -25,12 +27,57 @@ static void make_room(uint32_t connections_max)
 			connections_max, (unsigned long long)need, (unsigned long long)l.rlim_cur);
 }
 
+/* The socket that systemd hands over for HTTP; -1: none. */
+static int handed_over(void)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(0, &names), fd = -1;
+	for (int i = 0; i < n; i++) {
+		if (fd < 0 && !strcmp(names[i], FD_NAME))
+			fd = SD_LISTEN_FDS_START + i;
+		free(names[i]);
+	}
+	free(names);
+	return fd;
+}
+
+int ex_house_build_https(struct ex_house *h, struct ex_err *err)
+{
+	struct ex_config_https files;
+	h->http_fd = ex_config_is_gateway(h->p) ? handed_over() : -1;
+	if (!ex_config_is_https(h->p))
+		return 0;
+	int rc = ex_config_https(h->p, err, &files);
+	if (rc == 0)
+		rc = ex_https_new(files.cert, files.key, err, &h->https);
+	return rc < 0 ? ex_err_prefix(err, "[gateway] tls_cert") : 0;
+}
+
+void ex_house_reload_https(struct ex_house *h, const struct ex_params *p)
+{
+	struct ex_config_https files;
+	struct ex_err err = EX_ERR_INIT;
+	bool changed = false;
+	if (!h->https)
+		return;
+	int rc = ex_config_https(p, &err, &files);
+	if (rc == 0)
+		rc = ex_https_reload(h->https, files.cert, files.key, &err, &changed);
+	if (rc < 0)
+		ex_event(EX_EV_TLS_REFUSED, NULL, "[gateway] tls_cert: %s; the old certificate stays in force",
+			ex_err_text(&err));
+	else if (changed)
+		ex_event(EX_EV_TLS_LOADED, NULL, "the certificate of HTTPS in '%s' is in force", files.cert);
+}
+
 int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
 	snprintf(h->fingerprint, sizeof h->fingerprint, "fp_%.10s", ex_weights_digest(h->weights));
 	const struct ex_gateway_opts o = {
 		.listen = p->gateway_listen,
+		.listen_fd = h->http_fd,
+		.https = h->https,
 		.socket_mode = SOCKET_MODE,
 		.n_threads = p->gateway_threads,
 		.engine = h->engine,
@@ -56,11 +103,9 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 	make_room(p->gateway_connections_max);
 	if (ex_gateway_start(&o, err, &h->gateway) < 0)
 		return ex_err_prefix(err, "[gateway] listen");
-	if (ex_gateway_port(h->gateway))
-		ex_log(LOG_INFO, "HTTP requests are taken on %s (port %d)", p->gateway_listen,
-			ex_gateway_port(h->gateway));
-	else
-		ex_log(LOG_INFO, "HTTP requests are taken on %s", p->gateway_listen);
+	h->http_fd = -1;
+	ex_log(LOG_INFO, "%s requests are taken on %s (port %d)", h->https ? "HTTPS" : "HTTP",
+		o.listen_fd >= 0 ? "a socket of systemd" : p->gateway_listen, ex_gateway_port(h->gateway));
 	return 0;
 }
 
@@ -68,4 +113,5 @@ void ex_house_free_gateway(struct ex_house *h)
 {
 	if (h->gateway)
 		h->gateway = ex_gateway_stop(h->gateway, h->grace_ms);
+	h->https = ex_https_free(h->https);
 }

@@ -105,7 +105,9 @@ struct ex_house {
 	struct ex_engine *engine;
 	struct ex_router_service *router_service;
 	struct ex_server *router_server;
+	struct ex_https *https; /* made before all threads: a reload may come at any time */
 	struct ex_gateway *gateway;
+	int http_fd;          /* handed over by systemd; -1: none */
 	char fingerprint[16]; /* of the model, in the gateway's answers */
 };
 
@@ -124,8 +126,10 @@ void ex_house_free_experts(struct ex_house *h);                     /* [main] */
 int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] once the experts are served */
 /* Writes the key anew when its shards are computed in another way than it says. [main] */
 void ex_house_watch_registration(struct ex_house *h);
-int ex_house_build_router(struct ex_house *h, struct ex_err *err); /* [loader] */
-void ex_house_free_router(struct ex_house *h);                     /* [main] */
+int ex_house_build_router(struct ex_house *h, struct ex_err *err);         /* [loader] */
+void ex_house_free_router(struct ex_house *h);                             /* [main] */
+int ex_house_build_https(struct ex_house *h, struct ex_err *err);          /* [main] before all threads */
+void ex_house_reload_https(struct ex_house *h, const struct ex_params *p); /* [main, admin loop] one at a time */
 /* Once the router serves. [loader] */
 int ex_house_build_gateway(struct ex_house *h, struct ex_err *err);
 void ex_house_free_gateway(struct ex_house *h); /* [main] before the router; its engine's requests have ended */

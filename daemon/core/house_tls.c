@@ -108,6 +108,7 @@ static void reload_etcd(struct ex_house *h, const struct ex_params *p)
 void ex_house_reload_tls(struct ex_house *h, const struct ex_params *p)
 {
 	reload_etcd(h, p);
+	ex_house_reload_https(h, p);
 	struct ex_err err = EX_ERR_INIT;
 	bool changed = false, clients_changed = false;
 	atomic_store_explicit(&h->tls_warn_days, p->tls_warn_days, memory_order_relaxed);

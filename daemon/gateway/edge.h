@@ -5,12 +5,15 @@
 
 #include "engine/engine.h"
 #include "gateway/admit.h"
+#include "gateway/https.h"
 
 struct ex_gateway;
 
 struct ex_gateway_opts {
-	const char *listen;   /* "HOST:PORT", port 0 takes a free one, or "unix:PATH"; unused with listen_fd */
-	uint32_t socket_mode; /* of a unix socket */
+	const char *listen;     /* "HOST:PORT", port 0 takes a free one, or "unix:PATH"; unused with listen_fd */
+	int listen_fd;          /* a listening socket that was handed over, taken; -1: none */
+	uint32_t socket_mode;   /* of a unix socket */
+	struct ex_https *https; /* NULL: plain HTTP */
 	unsigned n_threads;
 	struct ex_engine *engine; /* borrowed, as all pointers */
 	const struct ex_tokenizer *tokenizer;

@@ -206,12 +206,15 @@ static void on_completed(void *ctx, struct MHD_Connection *c, void **state, enum
 static int start_daemon(struct ex_gateway *g, struct ex_err *err)
 {
 	const struct ex_gateway_opts *o = &g->o;
-	const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
+	const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | (o->https ? MHD_USE_TLS : 0);
+	struct MHD_OptionItem tls[EX_HTTPS_OPTIONS];
+	ex_https_options(o->https, tls);
 	g->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, g, MHD_OPTION_LISTEN_SOCKET, g->socket.fd,
 		MHD_OPTION_THREAD_POOL_SIZE, o->n_threads, MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)o->header_bytes_max, MHD_OPTION_NOTIFY_COMPLETED,
 		on_completed, g, MHD_OPTION_NOTIFY_CONNECTION, ex_conn_notify, g, MHD_OPTION_CONNECTION_TIMEOUT,
-		o->idle_timeout_s, MHD_OPTION_PER_IP_CONNECTION_LIMIT, o->connections_per_ip_max, MHD_OPTION_END);
+		o->idle_timeout_s, MHD_OPTION_PER_IP_CONNECTION_LIMIT, o->connections_per_ip_max, MHD_OPTION_ARRAY, tls,
+		MHD_OPTION_END);
 	return g->daemon ? 0 : ex_err_set(err, -EIO, "cannot serve HTTP on '%s'", o->listen);
 }
 
@@ -248,7 +251,8 @@ int ex_gateway_start(const struct ex_gateway_opts *o, struct ex_err *err, struct
 	if (!rc)
 		rc = ex_watch_new(g, err, &g->watch);
 	if (!rc)
-		rc = ex_socket_listen(o->listen, o->socket_mode, err, &g->socket);
+		rc = o->listen_fd >= 0 ? ex_socket_adopt(o->listen_fd, err, &g->socket)
+				       : ex_socket_listen(o->listen, o->socket_mode, err, &g->socket);
 	if (!rc)
 		rc = start_daemon(g, err);
 	if (rc) {

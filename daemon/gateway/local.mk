@@ -7,5 +7,6 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/edge.h daemon/gateway/http.c \
 	daemon/gateway/error.c daemon/gateway/error.h \
 	daemon/gateway/exchange.c daemon/gateway/exchange.h daemon/gateway/generation.c daemon/gateway/watch.c \
+	daemon/gateway/https.c daemon/gateway/https.h \
 	daemon/gateway/socket.c daemon/gateway/socket.h \
 	daemon/gateway/text.c daemon/gateway/text.h

@@ -3,6 +3,7 @@
 #include "gateway/socket.h"
 
 #include "base/addr.h"
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -48,7 +49,9 @@ static int bound_port(int fd)
 	socklen_t n = sizeof a;
 	if (getsockname(fd, &a.any, &n) < 0)
 		return 0;
-	return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
+	if (a.any.sa_family == AF_INET6)
+		return ntohs(a.v6.sin6_port);
+	return a.any.sa_family == AF_INET ? ntohs(a.v4.sin_port) : 0;
 }
 
 /* A socket file that nobody listens on is removed. -EADDRINUSE: somebody does; -EEXIST: it is no socket. */
@@ -118,6 +121,21 @@ int ex_socket_listen(const char *listen_text, uint32_t mode, struct ex_err *err,
 		return s.address.sun_path[0] ? ex_err_errno(err, rc, "cannot listen on '%s'", listen_text) : rc;
 	}
 	*ret = s;
+	return 0;
+}
+
+int ex_socket_adopt(int fd, struct ex_err *err, struct ex_socket *ret)
+{
+	int listens = 0, type = 0;
+	socklen_t n = sizeof listens, n_type = sizeof type;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) || !listens ||
+		getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n_type) || type != SOCK_STREAM)
+		return ex_err_set(
+			err, -EINVAL, "descriptor %d, which was handed over, is no listening stream socket", fd);
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return ex_err_errno(err, -errno, "cannot use descriptor %d, which was handed over", fd);
+	*ret = (struct ex_socket){.fd = fd, .port = bound_port(fd)};
 	return 0;
 }
 

@@ -2,12 +2,17 @@
 """The HTTP API with the openai SDK as it is published, and with raw sockets: one process is router, experts and gateway."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
+import sys
 import threading
 
+import certs
 from fleet import Skip, expect, expect_equal, free_ports, wait_until
 
 QUESTION = "What is 347 + 589?"
@@ -349,3 +354,67 @@ def test_slow_clients(case):
             read_all(s)
         text, _, _, _, _ = collect(client(node).chat.completions.create(**ask(stream=True)))
         expect_equal(text.strip(), "936", "a stream")
+
+
+def test_tls(case):
+    """HTTPS, with a certificate that a reload replaces under a stream that goes on; a bad one is refused and the old one stays."""
+    openai = sdk()
+    import httpx2 as httpx
+    authority = certs.Authority(os.path.join(case.dir, "pki"))
+    one, two = (authority.sign(n, "DNS:localhost,IP:127.0.0.1") for n in ("one", "two"))
+    cert, key = os.path.join(case.dir, "http.crt"), os.path.join(case.dir, "http.key")
+
+    def install(pair):
+        shutil.copy(pair["cert"], cert)
+        shutil.copy(pair["key"], key)
+
+    def shown(node):
+        context = ssl.create_default_context(cafile=authority.crt)
+        with socket.create_connection(("127.0.0.1", node.http), timeout=20) as s:
+            with context.wrap_socket(s, server_hostname="localhost") as t:
+                return dict(x[0] for x in t.getpeercert()["subject"])["commonName"]
+
+    install(one)
+    with case.fleet() as f:
+        node = gateway(f, tls_cert=cert, tls_key=key)
+        expect_equal(shown(node), "one", "the certificate at first")
+        with httpx.Client(verify=ssl.create_default_context(cafile=authority.crt)) as h:
+            c = openai.OpenAI(base_url=f"https://127.0.0.1:{node.http}/v1", api_key="sk-none", max_retries=0, http_client=h)
+            stream = iter(c.chat.completions.create(**ask(stream=True)))
+            next(stream)
+            install(two)
+            node.ctl("reload")
+            expect_equal(shown(node), "two", "the certificate after a reload")
+            text, _, reason, _, _ = collect(stream)
+            expect_equal((text.strip(), reason), ("936", "stop"), "the answer across a reload")
+        shutil.copy(one["key"], key)
+        node.ctl("reload", check=False)
+        expect_equal(shown(node), "two", "the certificate after a reload with a key that is not its")
+        answer = read_all(raw(node, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"))
+        expect(not answer.startswith(b"HTTP/1.1 200"), "plain HTTP was answered")
+
+
+HAND_OVER = """
+import os, socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", int(sys.argv[1])))
+s.listen(16)
+if s.fileno() != 3:
+    os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="http")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_socket_activation(case):
+    """A socket that the service manager hands over under the name http is served instead of listen's."""
+    sdk()
+    with case.fleet() as f:
+        unused, port = free_ports(2)
+        node = f.router("r1", shards="auto", start=False, extra={"gateway": {"listen": f"127.0.0.1:{unused}"}})
+        node.http = port
+        node.start(prefix=[sys.executable, "-c", HAND_OVER, str(port)])
+        check_serves(node)
+        expect_equal(socket.socket().connect_ex(("127.0.0.1", unused)), errno.ECONNREFUSED, "connecting to listen")

@@ -256,6 +256,8 @@ static void test_each_error(void **state)
 		{EXPERT "[router]\n[gateway]\nlisten = 0.0.0.0:8000\n", "not a loopback address"},
 		{EXPERT "[router]\n[gateway]\nlisten = 127.0.0.1:7100\n", "the port belongs to [router] listen"},
 		{EXPERT "[router]\n[gateway]\nlisten = unix:x\n", "an absolute path is wanted after unix:"},
+		{EXPERT "[router]\n[gateway]\ntls_cert = h1.crt\n", "tls_cert and tls_key go together"},
+		{EXPERT "[router]\n[gateway]\ntls_cert = h1.crt\ntls_key = old.key\n", "is not the key of"},
 		{EXPERT "[router]\n[gateway]\nlisten = x\n", "[gateway] listen = x"},
 		{EXPERT "[etcd]\nendpoints = 10.0.0.1:2379\n", "10.0.0.1:2379 is not a loopback address"},
 		{EXPERT "[etcd]\nendpoints = 127.0.0.1:0\n", "'127.0.0.1:0': the port must be from 1 to 65535"},

@@ -86,7 +86,9 @@ EX_PARAM(router, reply_bytes_max, BYTES, "", "4M", 65536, 1073741824, RESTART, "
 EX_PARAM(router, prompt_bytes_max, BYTES, "", "4M", 1024, 268435456, RESTART, "Longest request message.")
 
 EX_SECTION(gateway, "Its presence makes a router serve the HTTP API that OpenAI's and DeepSeek's clients speak.")
-EX_PARAM(gateway, listen, STR, "", "127.0.0.1:8000", 1, 255, RESTART, "Where clients reach the API: HOST:PORT, or unix:PATH for a proxy on this machine.")
+EX_PARAM(gateway, listen, STR, "", "127.0.0.1:8000", 1, 255, RESTART, "Where clients reach the API: HOST:PORT, or unix:PATH for a proxy on this machine. A socket that systemd hands over under the name http (FileDescriptorName=http) is used instead.")
+EX_PARAM(gateway, tls_cert, FILE, "", "", 0, 0, LIVE, "Certificate that HTTPS clients see (PEM), followed by those of authorities between it and one that clients know. Unset: plain HTTP.")
+EX_PARAM(gateway, tls_key, FILE, "", "", 0, 0, LIVE, "Its private key (PEM, without a passphrase).")
 EX_PARAM(gateway, accounts, BOOL, "", "no", 0, 0, RESTART, "no: whoever can connect may ask, and nothing is charged; listen must then be a loopback address or a unix socket, unless [node] insecure = yes.")
 EX_PARAM(gateway, threads, U32, "", "2", 1, 64, RESTART, "Threads that connections are spread over.")
 EX_PARAM(gateway, connections_max, U32, "connections", "12000", 16, 1000000, RESTART, "Connections at one time; more wait in the kernel's queue.")
