@@ -52,26 +52,40 @@ void ex_reply_choice_done(struct ex_reply_choice *c)
 {
 	ex_str_done(&c->text);
 	ex_str_done(&c->reasoning);
-	ex_str_done(&c->logprobs[0]);
-	ex_str_done(&c->logprobs[1]);
+	for (size_t i = 0; i < EX_REPLY_LOGS; i++)
+		ex_str_done(&c->logs[i]);
 }
 
-bool ex_reply_choice_add(struct ex_reply_choice *c, const struct ex_reply_head *h, const struct ex_delta *d)
+static void add_to_chat(struct ex_reply_choice *c, const struct ex_reply_head *h, const struct ex_delta *d)
 {
 	ex_str_addn(&c->text, d->text ? d->text : "", d->n_text);
 	ex_str_addn(&c->reasoning, d->reasoning ? d->reasoning : "", d->n_reasoning);
 	c->reasoned |= d->thinking;
-	if (has_logprob(h, d)) {
-		struct ex_str *list = &c->logprobs[d->thinking];
-		ex_str_add(list, list->n ? "," : "");
-		put_logprob(list, h->tokenizer, d->logprobs);
-	}
-	return !c->text.oom && !c->reasoning.oom && !c->logprobs[0].oom && !c->logprobs[1].oom;
+	if (!has_logprob(h, d))
+		return;
+	struct ex_str *list = &c->logs[d->thinking];
+	ex_str_add(list, list->n ? "," : "");
+	put_logprob(list, h->tokenizer, d->logprobs);
+}
+
+bool ex_reply_choice_add(struct ex_reply_choice *c, const struct ex_reply_head *h, const struct ex_delta *d)
+{
+	if (h->completion)
+		ex_completion_add(c, h, d);
+	else
+		add_to_chat(c, h, d);
+	bool kept = !c->text.oom && !c->reasoning.oom;
+	for (size_t i = 0; i < EX_REPLY_LOGS; i++)
+		kept = kept && !c->logs[i].oom;
+	return kept;
 }
 
 size_t ex_reply_choice_bytes(const struct ex_reply_choice *c)
 {
-	return c->text.n + c->reasoning.n + c->logprobs[0].n + c->logprobs[1].n;
+	size_t n = c->text.n + c->reasoning.n;
+	for (size_t i = 0; i < EX_REPLY_LOGS; i++)
+		n += c->logs[i].n;
+	return n;
 }
 
 void ex_reply_usage(const struct ex_usage_tokens *u, struct ex_str *out)
@@ -93,8 +107,8 @@ const char *ex_reply_finish(enum ex_finish f)
 
 static void put_head(const struct ex_reply_head *h, const char *object, struct ex_str *out)
 {
-	ex_str_addf(out, "{\"id\":\"chatcmpl-%s\",\"object\":\"%s\",\"created\":%" PRIu64 ",\"model\":", h->id, object,
-		h->created_s);
+	ex_str_addf(out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%" PRIu64 ",\"model\":",
+		h->completion ? "cmpl" : "chatcmpl", h->id, h->completion ? "text_completion" : object, h->created_s);
 	ex_json_put(out, h->model);
 	ex_str_add(out, ",\"system_fingerprint\":");
 	ex_json_put(out, h->fingerprint);
@@ -113,9 +127,13 @@ static void put_list(struct ex_str *out, const char *key, const struct ex_str *e
 	ex_str_add(out, "]");
 }
 
-void ex_reply_whole_choice(
-	const struct ex_reply_choice *c, uint32_t index, enum ex_finish f, bool logprobs, struct ex_str *out)
+void ex_reply_whole_choice(const struct ex_reply_head *h, const struct ex_reply_choice *c, uint32_t index,
+	enum ex_finish f, bool logprobs, struct ex_str *out)
 {
+	if (h->completion) {
+		ex_completion_choice(h, c, index, f, logprobs, out);
+		return;
+	}
 	ex_str_addf(out, "%s{\"index\":%u,\"message\":{\"role\":\"assistant\",", index ? "," : "", index);
 	put_piece(out, "content", c->text.s, c->text.n);
 	if (c->reasoned) {
@@ -125,9 +143,9 @@ void ex_reply_whole_choice(
 	ex_str_add(out, "},\"logprobs\":");
 	if (logprobs) {
 		ex_str_add(out, "{");
-		put_list(out, "content", &c->logprobs[0]);
+		put_list(out, "content", &c->logs[0]);
 		ex_str_add(out, ",");
-		put_list(out, "reasoning_content", &c->logprobs[1]);
+		put_list(out, "reasoning_content", &c->logs[1]);
 		ex_str_add(out, "}");
 	} else {
 		ex_str_add(out, "null");
@@ -164,21 +182,22 @@ static void end_event(const struct ex_usage_tokens *u, bool usage_null, struct e
 
 void ex_reply_event_role(const struct ex_reply_head *h, uint32_t index, bool usage_null, struct ex_str *out)
 {
+	if (h->completion && !h->echo)
+		return;
 	begin_event(h, out);
-	ex_str_addf(out,
-		"{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
-		"\"finish_reason\":null}",
-		index);
+	if (h->completion)
+		ex_completion_echo(h, index, out);
+	else
+		ex_str_addf(out,
+			"{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+			"\"finish_reason\":null}",
+			index);
 	end_event(NULL, usage_null, out);
 }
 
-void ex_reply_event_delta(
-	const struct ex_reply_head *h, uint32_t index, const struct ex_delta *d, bool usage_null, struct ex_str *out)
+static void put_delta(
+	const struct ex_reply_head *h, uint32_t index, const struct ex_delta *d, bool logprob, struct ex_str *out)
 {
-	const bool logprob = has_logprob(h, d);
-	if (!d->n_text && !d->n_reasoning && !logprob)
-		return;
-	begin_event(h, out);
 	ex_str_addf(out, "{\"index\":%u,\"delta\":{", index);
 	if (d->n_reasoning)
 		put_piece(out, "reasoning_content", d->reasoning, d->n_reasoning);
@@ -195,6 +214,19 @@ void ex_reply_event_delta(
 		ex_str_add(out, "null");
 	}
 	ex_str_add(out, ",\"finish_reason\":null}");
+}
+
+void ex_reply_event_delta(const struct ex_reply_head *h, struct ex_reply_choice *c, uint32_t index,
+	const struct ex_delta *d, bool usage_null, struct ex_str *out)
+{
+	const bool logprob = has_logprob(h, d);
+	if (!d->n_text && !d->n_reasoning && !logprob)
+		return;
+	begin_event(h, out);
+	if (h->completion)
+		ex_completion_delta(h, c, index, d, out);
+	else
+		put_delta(h, index, d, logprob, out);
 	end_event(NULL, usage_null, out);
 }
 
@@ -202,8 +234,8 @@ void ex_reply_event_finish(const struct ex_reply_head *h, uint32_t index, enum e
 	const struct ex_usage_tokens *u, bool usage_null, struct ex_str *out)
 {
 	begin_event(h, out);
-	ex_str_addf(out, "{\"index\":%u,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"%s\"}", index,
-		ex_reply_finish(f));
+	ex_str_addf(out, "{\"index\":%u,%s,\"logprobs\":null,\"finish_reason\":\"%s\"}", index,
+		h->completion ? "\"text\":\"\"" : "\"delta\":{}", ex_reply_finish(f));
 	end_event(u, usage_null, out);
 }
 

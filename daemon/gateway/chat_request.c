@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The body of a chat completion. Layer L4.
+/* The body of a chat completion or a completion. Layer L4.
  *
  * A field that is not known is left alone, as clients send such that are of no consequence; one that would change the answer and cannot be heeded is
  * refused. Texts with a NUL and ill-formed UTF-8 do not get past the parser. */
@@ -117,8 +117,13 @@ static int read_stream(const struct reading *r)
 	return 0;
 }
 
+/* A completion's logprobs is the number of alternatives. */
 static int read_logprobs(const struct reading *r)
 {
+	if (r->a->kind == EX_ASK_COMPLETION) {
+		r->a->logprobs = value_of(r, "logprobs") != NULL;
+		return read_u32(r, "logprobs", 0, EX_TOP_LOGPROBS_MAX, &r->a->top_logprobs);
+	}
 	if (read_bool(r, "logprobs", &r->a->logprobs) ||
 		read_u32(r, "top_logprobs", 0, EX_TOP_LOGPROBS_MAX, &r->a->top_logprobs))
 		return -1;
@@ -162,6 +167,9 @@ static int refuse_unsupported(const struct reading *r)
 	for (size_t i = 0; i < EX_ARRAY_LEN(keys); i++)
 		if (!is_empty(value_of(r, keys[i])))
 			return refuse(r, keys[i], "is not supported");
+	uint32_t best_of = 1;
+	if (read_u32(r, "best_of", 1, 1, &best_of))
+		return -1;
 	const json_t *format = value_of(r, "response_format");
 	const char *type = json_string_value(json_object_get(format, "type"));
 	if (format && (!type || strcmp(type, "text")))
@@ -246,6 +254,48 @@ static int read_messages(const struct reading *r)
 	return 0;
 }
 
+/* --- prompts --------------------------------------------------------------------------------------------- */
+
+static int read_prompt_ids(const struct reading *r, const json_t *list)
+{
+	struct ex_chat_ask *a = r->a;
+	a->prompt_ids = ex_calloc(json_array_size(list), sizeof *a->prompt_ids);
+	if (!a->prompt_ids)
+		return no_memory(r);
+	for (; a->n_prompt_ids < json_array_size(list); a->n_prompt_ids++) {
+		const json_t *v = json_array_get(list, a->n_prompt_ids);
+		json_int_t id = json_integer_value(v);
+		if (!json_is_integer(v) || id < 0 || id > UINT32_MAX)
+			return refuse(r, "prompt", "a text, or a list of token ids, is wanted");
+		a->prompt_ids[a->n_prompt_ids] = (uint32_t)id;
+	}
+	return 0;
+}
+
+static int read_prompt(const struct reading *r)
+{
+	struct ex_chat_ask *a = r->a;
+	const json_t *v = value_of(r, "prompt"), *suffix = value_of(r, "suffix");
+	if (json_is_array(v) && json_array_size(v) == 1 && json_is_string(json_array_get(v, 0)))
+		v = json_array_get(v, 0);
+	if (json_is_array(v) && json_array_size(v) > 1 && json_is_string(json_array_get(v, 0)))
+		return refuse(r, "prompt", "one prompt at a time is answered");
+	if (!json_is_string(v) && !json_array_size(v))
+		return refuse(r, "prompt", "a text, or a list of token ids, is wanted");
+	if (json_is_array(v) && read_prompt_ids(r, v))
+		return -1;
+	a->prompt = json_string_value(v);
+	a->suffix = json_string_value(suffix);
+	if (suffix && (!a->suffix || !a->prompt))
+		return refuse(r, "suffix", "a text, together with a prompt that is one, is wanted");
+	a->content_bytes = json_string_length(v) + json_string_length(suffix);
+	if (read_bool(r, "echo", &a->echo))
+		return -1;
+	if (a->echo && (!a->prompt || a->suffix || value_of(r, "logprobs")))
+		return refuse(r, "echo", "only with a text as the prompt, without suffix and logprobs");
+	return 0;
+}
+
 /* --- the whole ------------------------------------------------------------------------------------------- */
 
 static int parse(const struct reading *r, const char *text, size_t n, size_t depth_max)
@@ -263,9 +313,10 @@ static int parse(const struct reading *r, const char *text, size_t n, size_t dep
 	return 0;
 }
 
-int ex_chat_ask_parse(const char *text, size_t n, size_t depth_max, struct ex_api_error *e, struct ex_chat_ask *ret)
+int ex_chat_ask_parse(enum ex_ask_kind kind, const char *text, size_t n, size_t depth_max, struct ex_api_error *e,
+	struct ex_chat_ask *ret)
 {
-	*ret = (struct ex_chat_ask){.n_choices = 1};
+	*ret = (struct ex_chat_ask){.kind = kind, .n_choices = 1};
 	*e = (struct ex_api_error){0};
 	const struct reading r = {.a = ret, .e = e};
 	if (parse(&r, text, n, depth_max))
@@ -273,8 +324,8 @@ int ex_chat_ask_parse(const char *text, size_t n, size_t depth_max, struct ex_ap
 	ret->model = json_string_value(value_of(&r, "model"));
 	if (!ret->model)
 		return refuse(&r, "model", "a name is wanted");
-	if (refuse_unsupported(&r) || read_messages(&r) || read_sampling(&r) || read_sizes(&r) || read_stop(&r) ||
-		read_stream(&r) || read_logprobs(&r))
+	if (refuse_unsupported(&r) || (kind == EX_ASK_CHAT ? read_messages(&r) : read_prompt(&r)) ||
+		read_sampling(&r) || read_sizes(&r) || read_stop(&r) || read_stream(&r) || read_logprobs(&r))
 		return -1;
 	return 0;
 }
@@ -285,6 +336,7 @@ void ex_chat_ask_done(struct ex_chat_ask *a)
 		free(a->joined[i]);
 	free(a->joined);
 	free(a->messages);
+	free(a->prompt_ids);
 	json_decref(a->root);
 	*a = (struct ex_chat_ask){0};
 }

@@ -12,6 +12,7 @@
 #include "gateway/chat_reply.h"
 #include "gateway/chat_request.h"
 #include "gateway/edge.h"
+#include "gateway/prompt.h"
 #include "gateway/socket.h"
 #include <microhttpd.h>
 
@@ -22,6 +23,7 @@ struct ex_exchange;
 
 struct ex_route {
 	const char *method, *path;            /* without /v1 */
+	enum ex_ask_kind kind;                /* of a generation */
 	void (*start)(struct ex_exchange *x); /* the whole request is there; the connection is suspended [http] */
 };
 
@@ -55,8 +57,7 @@ struct ex_exchange {
 	/* of a generation: fixed before the first choice is submitted */
 	struct ex_chat_ask ask;
 	struct ex_reply_head head;
-	uint32_t *ids;
-	size_t n_ids, cap_ids;
+	struct ex_prompt prompt;
 	uint32_t n_tokens_max; /* of a choice */
 	struct ex_ticket *ticket;
 	char code[48]; /* of a refusal by who admits */
@@ -106,7 +107,7 @@ enum MHD_Result ex_exchange_reply(struct ex_exchange *x, struct MHD_Connection *
 /* Keep-alives, and the end of waiting. [watch] */
 void ex_exchange_tick(struct ex_exchange *x, uint64_t now_ns);
 
-/* POST /chat/completions */
+/* POST /chat/completions, /completions */
 void ex_generation_start(struct ex_exchange *x);
 /* Under x->lock: cancels what runs. */
 void ex_generation_cancel(struct ex_exchange *x);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* POST /chat/completions: read, encoded, admitted, submitted, and the engine's events made an answer. Layer L4.
+/* POST /chat/completions and /completions: read, encoded, admitted, submitted, and the engine's events made an answer. Layer L4.
  *
  * The way is taken on whichever thread has the next step: [http] or the reader's up to the admission, the policy's after it, the step thread for
  * events. The choices hold the exchange; the last one to finish ends the ticket and the answer. */
@@ -47,7 +47,7 @@ static bool take_delta(struct ex_choice *c, const struct ex_delta *d)
 		x->too_large |= x->n_whole_bytes > x->g->o.reply_bytes_max;
 		return kept && !x->too_large;
 	}
-	ex_reply_event_delta(&x->head, c->index, d, wants_null_usage(x), &x->out);
+	ex_reply_event_delta(&x->head, &c->reply, c->index, d, wants_null_usage(x), &x->out);
 	ex_exchange_wake(x);
 	x->too_large |= x->out.n - x->out_at > x->g->o.reply_bytes_max;
 	return !x->out.oom && !x->too_large;
@@ -97,7 +97,8 @@ static void write_end(struct ex_exchange *x)
 	}
 	ex_reply_whole_begin(&x->head, &x->out);
 	for (uint32_t i = 0; i < x->ask.n_choices; i++)
-		ex_reply_whole_choice(&x->choices[i].reply, i, x->choices[i].reason, x->ask.logprobs, &x->out);
+		ex_reply_whole_choice(
+			&x->head, &x->choices[i].reply, i, x->choices[i].reason, x->ask.logprobs, &x->out);
 	ex_reply_whole_end(&x->used, &x->out);
 }
 
@@ -163,7 +164,7 @@ void ex_generation_done(struct ex_exchange *x)
 	for (uint32_t i = 0; x->choices && i < x->ask.n_choices; i++)
 		ex_reply_choice_done(&x->choices[i].reply);
 	free(x->choices);
-	free(x->ids);
+	free(x->prompt.ids);
 	ex_chat_ask_done(&x->ask);
 }
 
@@ -174,15 +175,16 @@ static int submit_choice(struct ex_choice *c, struct ex_err *err)
 	struct ex_exchange *x = c->x;
 	const struct ex_chat_ask *a = &x->ask;
 	struct ex_request_params p = {
-		.ids = x->ids,
-		.n_ids = (uint32_t)x->n_ids,
+		.ids = x->prompt.ids,
+		.n_ids = (uint32_t)x->prompt.n,
 		.max_tokens = x->n_tokens_max,
 		.sampling = a->sampling,
 		.stop = a->stop,
 		.n_stop = a->n_stop,
 		.logprobs = a->logprobs,
 		.top_logprobs = a->top_logprobs,
-		.starts_thinking = ex_chat_starts_thinking(x->g->o.chat),
+		.keep_special = a->kind == EX_ASK_COMPLETION,
+		.starts_thinking = x->prompt.starts_thinking,
 		.sink = {.started = on_started, .delta = on_delta, .finished = on_finished, .ctx = c},
 	};
 	struct ex_request *r;
@@ -274,7 +276,7 @@ static void ask_admission(struct ex_exchange *x)
 	const struct ex_admit_ask a = {
 		.key = x->key,
 		.request_id = x->id,
-		.prompt_tokens = (uint32_t)x->n_ids,
+		.prompt_tokens = (uint32_t)x->prompt.n,
 		.max_tokens = (uint32_t)EX_MIN(most, (uint64_t)UINT32_MAX),
 	};
 	admit->ops->ask(admit->ctx, &a, on_admitted, ex_exchange_ref(x));
@@ -285,24 +287,16 @@ static void ask_admission(struct ex_exchange *x)
 static int encode(struct ex_exchange *x, struct ex_api_error *e)
 {
 	const struct ex_gateway_opts *o = &x->g->o;
-	const struct ex_chat_ask *a = &x->ask;
-	struct ex_err err = EX_ERR_INIT;
-	if (!o->chat)
-		return ex_api_error_set(
-			e, 400, "unsupported", "messages", "the model has no chat template that is understood");
-	if (a->content_bytes > o->prompt_bytes_max)
-		return ex_api_error_set(e, 413, "prompt_too_large", "messages",
-			"the messages have %zu bytes, at most %llu are taken", a->content_bytes,
-			(unsigned long long)o->prompt_bytes_max);
-	int rc = ex_chat_encode(o->chat, a->messages, a->n_messages, &err, &x->ids, &x->n_ids, &x->cap_ids);
-	if (rc)
-		return ex_api_error_errno(e, rc, ex_err_text(&err));
-	if (x->n_ids >= x->g->n_ctx)
-		return ex_api_error_set(e, 400, "context_length_exceeded", "messages",
-			"the prompt has %zu tokens, the context %u, of which the answer needs one", x->n_ids,
-			x->g->n_ctx);
-	uint32_t room = x->g->n_ctx - (uint32_t)x->n_ids;
-	x->n_tokens_max = EX_MIN(a->max_tokens ? a->max_tokens : o->max_tokens_default, room);
+	const struct ex_prompt_opts p = {
+		.tokenizer = o->tokenizer,
+		.chat = o->chat,
+		.bytes_max = o->prompt_bytes_max,
+		.n_ctx = x->g->n_ctx,
+	};
+	if (ex_prompt_encode(&p, &x->ask, e, &x->prompt))
+		return -1;
+	const uint32_t room = x->g->n_ctx - (uint32_t)x->prompt.n;
+	x->n_tokens_max = EX_MIN(x->ask.max_tokens ? x->ask.max_tokens : o->max_tokens_default, room);
 	return 0;
 }
 
@@ -310,7 +304,7 @@ static int read_ask(struct ex_exchange *x, struct ex_api_error *e)
 {
 	const struct ex_gateway_opts *o = &x->g->o;
 	struct ex_chat_ask *a = &x->ask;
-	int rc = ex_chat_ask_parse(x->body.s ? x->body.s : "", x->body.n, o->json_depth_max, e, a);
+	int rc = ex_chat_ask_parse(x->route->kind, x->body.s ? x->body.s : "", x->body.n, o->json_depth_max, e, a);
 	ex_str_done(&x->body);
 	if (rc)
 		return rc;
@@ -331,6 +325,8 @@ static int read_ask(struct ex_exchange *x, struct ex_api_error *e)
 		.fingerprint = o->fingerprint,
 		.created_s = ex_realtime_us() / 1000000,
 		.tokenizer = o->tokenizer,
+		.completion = a->kind == EX_ASK_COMPLETION,
+		.echo = a->echo ? a->prompt : NULL,
 	};
 	return encode(x, e);
 }
@@ -344,7 +340,7 @@ static void read_and_ask(struct ex_exchange *x)
 		x->ask.stream = false;
 		ex_exchange_fail(x, &e);
 	} else {
-		x->used.prompt_miss = (uint32_t)x->n_ids;
+		x->used.prompt_miss = (uint32_t)x->prompt.n;
 		ask_admission(x);
 	}
 	ex_exchange_unref(x);

@@ -42,9 +42,11 @@ static void start_balance(struct ex_exchange *x)
 }
 
 static const struct ex_route routes[] = {
-	{MHD_HTTP_METHOD_POST, "/chat/completions", ex_generation_start},
-	{MHD_HTTP_METHOD_GET, "/models", start_models},
-	{MHD_HTTP_METHOD_GET, "/user/balance", start_balance},
+	{MHD_HTTP_METHOD_POST, "/chat/completions", EX_ASK_CHAT, ex_generation_start},
+	{MHD_HTTP_METHOD_POST, "/completions", EX_ASK_COMPLETION, ex_generation_start},
+	{MHD_HTTP_METHOD_POST, "/beta/completions", EX_ASK_COMPLETION, ex_generation_start},
+	{MHD_HTTP_METHOD_GET, "/models", 0, start_models},
+	{MHD_HTTP_METHOD_GET, "/user/balance", 0, start_balance},
 };
 
 static const struct ex_route *find_route(const char *url, const char *method, struct ex_api_error *e)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as the body of a chat completion: refused with a status and a message that is JSON again, or within every limit. */
+/* Any bytes as the body of a chat completion and of a completion: refused with a status and a message that is JSON again, or within every limit. */
 #include "fuzz.h"
 
 #include "gateway/chat_request.h"
@@ -20,7 +20,13 @@ static void check_error(const struct ex_api_error *e)
 static void check_ask(const struct ex_chat_ask *a)
 {
 	size_t bytes = 0;
-	assert(a->model && a->n_messages >= 1 && a->n_messages <= EX_CHAT_MESSAGES_MAX);
+	assert(a->model && a->n_messages <= EX_CHAT_MESSAGES_MAX);
+	if (a->kind == EX_ASK_CHAT)
+		assert(a->n_messages >= 1);
+	else
+		assert(!a->n_messages && (a->prompt || a->n_prompt_ids));
+	bytes += a->prompt ? strlen(a->prompt) : 0;
+	bytes += a->suffix ? strlen(a->suffix) : 0;
 	for (size_t i = 0; i < a->n_messages; i++) {
 		const struct ex_chat_message *m = &a->messages[i];
 		assert(ex_utf8_valid(m->content, strlen(m->content)));
@@ -36,12 +42,15 @@ static void check_ask(const struct ex_chat_ask *a)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct ex_api_error e;
-	struct ex_chat_ask a;
-	if (ex_chat_ask_parse((const char *)data, size, 16, &e, &a))
-		check_error(&e);
-	else
-		check_ask(&a);
-	ex_chat_ask_done(&a);
+	static const enum ex_ask_kind kinds[] = {EX_ASK_CHAT, EX_ASK_COMPLETION};
+	for (size_t i = 0; i < EX_ARRAY_LEN(kinds); i++) {
+		struct ex_api_error e;
+		struct ex_chat_ask a;
+		if (ex_chat_ask_parse(kinds[i], (const char *)data, size, 16, &e, &a))
+			check_error(&e);
+		else
+			check_ask(&a);
+		ex_chat_ask_done(&a);
+	}
 	return 0;
 }

@@ -116,8 +116,8 @@ static void test_whole(void **state)
 	d.control = true;
 	assert_true(ex_reply_choice_add(&c, &head, &d));
 	ex_reply_whole_begin(&head, &out);
-	ex_reply_whole_choice(&c, 0, EX_FINISH_LENGTH, true, &out);
-	ex_reply_whole_choice(&c, 1, EX_FINISH_CANCELLED, false, &out);
+	ex_reply_whole_choice(&head, &c, 0, EX_FINISH_LENGTH, true, &out);
+	ex_reply_whole_choice(&head, &c, 1, EX_FINISH_CANCELLED, false, &out);
 	ex_reply_whole_end(&used, &out);
 	json_t *v = parsed(&out, "", "");
 	assert_string_equal(json_string_value(json_object_get(v, "id")), "chatcmpl-7");
@@ -144,6 +144,7 @@ static void test_whole(void **state)
 static void test_stream(void **state)
 {
 	struct ex_str out = EX_STR_INIT;
+	struct ex_reply_choice c = {0};
 	const uint32_t id = 4;
 	struct ex_delta d = {.ids = &id, .n_ids = 1};
 	(void)state;
@@ -152,10 +153,10 @@ static void test_stream(void **state)
 	assert_string_equal(text_at(v, "delta", "role"), "assistant");
 	assert_true(json_is_null(json_object_get(v, "usage")));
 	json_decref(v);
-	ex_reply_event_delta(&head, 0, &d, false, &out); /* nothing to tell */
+	ex_reply_event_delta(&head, &c, 0, &d, false, &out); /* nothing to tell */
 	assert_int_equal(out.n, 0);
 	d = (struct ex_delta){.text = "a", .n_text = 1, .reasoning = "b", .n_reasoning = 1, .ids = &id, .n_ids = 1};
-	ex_reply_event_delta(&head, 3, &d, false, &out);
+	ex_reply_event_delta(&head, &c, 3, &d, false, &out);
 	v = event(&out);
 	assert_string_equal(text_at(v, "delta", "content"), "a");
 	assert_string_equal(text_at(v, "delta", "reasoning_content"), "b");
@@ -173,6 +174,61 @@ static void test_stream(void **state)
 	ex_str_done(&out);
 }
 
+static void test_completion(void **state)
+{
+	static const struct ex_reply_head h = {
+		.id = "7", .model = "m", .fingerprint = "f", .completion = true, .echo = "é:"};
+	struct ex_reply_choice c = {0}, s = {0};
+	struct ex_str out = EX_STR_INIT;
+	const uint32_t id = 4;
+	struct ex_token_logprob l = {.id = 4, .logprob = -1, .n_top = 1, .top = {{.id = 4, .logprob = -1}}};
+	/* a think tag opens, then one closes: the order in the text is that of the tokens */
+	const struct ex_delta open = {.text = "a",
+				      .n_text = 1,
+				      .reasoning = "<",
+				      .n_reasoning = 1,
+				      .ids = &id,
+				      .n_ids = 1,
+				      .logprobs = &l},
+			      close = {.text = "c",
+				      .n_text = 1,
+				      .reasoning = "b>",
+				      .n_reasoning = 2,
+				      .ids = &id,
+				      .n_ids = 1,
+				      .thinking = true,
+				      .logprobs = &l};
+	(void)state;
+	assert_true(ex_reply_choice_add(&c, &h, &open) && ex_reply_choice_add(&c, &h, &close));
+	ex_reply_whole_begin(&h, &out);
+	ex_reply_whole_choice(&h, &c, 0, EX_FINISH_STOP, true, &out);
+	ex_reply_whole_end(&used, &out);
+	json_t *v = parsed(&out, "", "");
+	const json_t *choice = json_array_get(json_object_get(v, "choices"), 0);
+	const json_t *logs = json_object_get(choice, "logprobs"), *at = json_object_get(logs, "text_offset");
+	assert_string_equal(json_string_value(json_object_get(v, "object")), "text_completion");
+	assert_string_equal(json_string_value(json_object_get(choice, "text")), "é:a<b>c");
+	assert_int_equal(json_array_size(json_object_get(logs, "tokens")), 2);
+	assert_int_equal(json_array_size(json_object_get(logs, "top_logprobs")), 2);
+	assert_int_equal(json_integer_value(json_array_get(at, 0)), 2);
+	assert_int_equal(json_integer_value(json_array_get(at, 1)), 4);
+	json_decref(v);
+	ex_reply_event_role(&h, 0, false, &out);
+	v = event(&out);
+	assert_string_equal(
+		json_string_value(json_object_get(json_array_get(json_object_get(v, "choices"), 0), "text")), "é:");
+	json_decref(v);
+	ex_reply_event_delta(&h, &s, 0, &close, false, &out);
+	v = event(&out);
+	assert_string_equal(
+		json_string_value(json_object_get(json_array_get(json_object_get(v, "choices"), 0), "text")), "b>c");
+	json_decref(v);
+	ex_reply_event_finish(&h, 0, EX_FINISH_STOP, NULL, false, &out);
+	json_decref(event(&out));
+	ex_reply_choice_done(&c);
+	ex_str_done(&out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -181,6 +237,7 @@ int main(void)
 		cmocka_unit_test(test_error),
 		cmocka_unit_test(test_whole),
 		cmocka_unit_test(test_stream),
+		cmocka_unit_test(test_completion),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@ static struct ex_api_error e;
 
 static int parse(const char *text)
 {
-	return ex_chat_ask_parse(text, strlen(text), 8, &e, &ask);
+	return ex_chat_ask_parse(EX_ASK_CHAT, text, strlen(text), 8, &e, &ask);
 }
 
 static void test_least(void **state)
@@ -121,12 +121,52 @@ static void test_refusals(void **state)
 	}
 }
 
+static void test_completion(void **state)
+{
+	static const struct {
+		const char *text, *param;
+	} no[] = {
+		{"{\"model\":\"m\"}", "prompt"},
+		{"{\"model\":\"m\",\"prompt\":[]}", "prompt"},
+		{"{\"model\":\"m\",\"prompt\":{}}", "prompt"},
+		{"{\"model\":\"m\",\"prompt\":[\"a\",\"b\"]}", "prompt"},
+		{"{\"model\":\"m\",\"prompt\":[1,-1]}", "prompt"},
+		{"{\"model\":\"m\",\"prompt\":[1,4294967296]}", "prompt"},
+		{"{\"model\":\"m\",\"prompt\":\"a\",\"suffix\":1}", "suffix"},
+		{"{\"model\":\"m\",\"prompt\":[1],\"suffix\":\"a\"}", "suffix"},
+		{"{\"model\":\"m\",\"prompt\":[1],\"echo\":true}", "echo"},
+		{"{\"model\":\"m\",\"prompt\":\"a\",\"echo\":true,\"logprobs\":1}", "echo"},
+		{"{\"model\":\"m\",\"prompt\":\"a\",\"logprobs\":true}", "logprobs"},
+		{"{\"model\":\"m\",\"prompt\":\"a\",\"best_of\":2}", "best_of"},
+	};
+	static const char text[] = "{\"model\":\"m\",\"prompt\":[\"ab\"],\"suffix\":\"c\",\"logprobs\":0}",
+			  ids[] = "{\"model\":\"m\",\"prompt\":[5,4294967295]}";
+	(void)state;
+	assert_int_equal(ex_chat_ask_parse(EX_ASK_COMPLETION, text, sizeof text - 1, 8, &e, &ask), 0);
+	assert_string_equal(ask.prompt, "ab");
+	assert_string_equal(ask.suffix, "c");
+	assert_int_equal(ask.content_bytes, 3);
+	assert_true(ask.logprobs && !ask.top_logprobs);
+	ex_chat_ask_done(&ask);
+	assert_int_equal(ex_chat_ask_parse(EX_ASK_COMPLETION, ids, sizeof ids - 1, 8, &e, &ask), 0);
+	assert_null(ask.prompt);
+	assert_true(ask.n_prompt_ids == 2 && ask.prompt_ids[0] == 5 && ask.prompt_ids[1] == UINT32_MAX);
+	ex_chat_ask_done(&ask);
+	for (size_t i = 0; i < EX_ARRAY_LEN(no); i++) {
+		assert_int_equal(ex_chat_ask_parse(EX_ASK_COMPLETION, no[i].text, strlen(no[i].text), 8, &e, &ask), -1);
+		assert_int_equal(e.status, 422);
+		assert_string_equal(e.param, no[i].param);
+		ex_chat_ask_done(&ask);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_least),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_completion),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
