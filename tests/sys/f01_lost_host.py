@@ -11,6 +11,8 @@ from fleet import Generation, expect, expect_equal, wait_until
 QUESTION = "What is 347 + 589?"
 LONG = ["--max-tokens=400", "--ignore-eos"]
 
+ALONE = True  # it asks how soon a fault was noticed
+
 
 def start_streams(r1, n):
     """n generations that take a while, running."""
