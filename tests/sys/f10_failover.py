@@ -13,53 +13,54 @@ from streams import Streams, all_ready, size, states, three_hosts
 SEED = 20261124
 
 LONG_WITH_SANITIZER = True
+ALONE = True  # it takes all processors, and prints pauses
 
 
-def test_killed(case):
+def kill(s, r1, hosts):
     """kill -9 of a random host every 2 s, started again each time."""
     rng = random.Random(SEED)
-    with case.fleet() as f:
-        r1, hosts = three_hosts(f)
-        with Streams(r1, *size(case)) as s:
-            for _ in range(5):
-                s.run(1)
-                victim = rng.choice(hosts)
-                victim.kill()
-                s.run(1)
-                victim.start()
-                all_ready(r1)
-            s.stop("kill -9 of five hosts, one at a time")
-            expect_equal(r1.ctl_json("status")["router"]["kv_pages_used"], 0, "KV pages in use when idle")
+    for _ in range(5):
+        s.run(1)
+        victim = rng.choice(hosts)
+        victim.kill()
+        s.run(1)
+        victim.start()
+        all_ready(r1)
 
 
-def test_frozen(case):
+def freeze(s, r1, hosts):
     """SIGSTOP: nothing breaks, nothing answers."""
-    with case.fleet() as f:
-        r1, hosts = three_hosts(f)
-        with Streams(r1, *size(case)) as s:
-            for victim in hosts[:2]:
-                s.run(1)
-                victim.signal(signal.SIGSTOP)
-                wait_until("it is down", lambda name=victim.name: states(r1)[name] == "down", timeout=30)
-                s.run(1)
-                victim.signal(signal.SIGCONT)
-                all_ready(r1)
-            s.stop("SIGSTOP of two hosts, one at a time")
+    for victim in hosts[:2]:
+        victim.signal(signal.SIGSTOP)
+        wait_until("it is down", lambda name=victim.name: states(r1)[name] == "down", timeout=30)
+        s.run(1)
+        victim.signal(signal.SIGCONT)
+        all_ready(r1)
+        s.run(0.5)
 
 
-def test_rolling_restart(case):
+def restart(s, r1, hosts):
     """Every host is stopped in order with SIGTERM, and started again."""
+    for host in hosts:
+        host.stop()
+        host.start()
+        all_ready(r1)
+        s.run(0.5)
+    names = [e["name"] for e in map(json.loads, r1.ctl("--json", "events").stdout.splitlines())]
+    expect(names.count("HOST_DRAINING") >= 3, f"hosts went away without saying so: {names}")
+
+
+def test_one_host_at_a_time(case):
     with case.fleet() as f:
         r1, hosts = three_hosts(f)
         with Streams(r1, *size(case)) as s:
-            for host in hosts:
-                s.run(0.5)
-                host.stop()
-                host.start()
-                all_ready(r1)
+            kill(s, r1, hosts)
+            s.over("kill -9 of five hosts, one at a time")
+            freeze(s, r1, hosts)
+            s.over("SIGSTOP of two hosts, one at a time")
+            restart(s, r1, hosts)
             s.stop("rolling restart of three hosts")
-            names = [e["name"] for e in map(json.loads, r1.ctl("--json", "events").stdout.splitlines())]
-            expect(names.count("HOST_DRAINING") >= 3, f"hosts went away without saying so: {names}")
+        expect_equal(r1.ctl_json("status")["router"]["kv_pages_used"], 0, "KV pages in use when idle")
 
 
 def test_slow(case):
@@ -80,7 +81,7 @@ def test_held(case):
     """No replica: requests wait for the host, as long as hold_ms says."""
     with case.fleet() as f:
         r1, _, h2 = f.two_hosts(hold_ms=60000)
-        with Streams(r1, 4, 60 if case.sanitized else 200) as s:
+        with Streams(r1, 4, 60 if case.sanitized else 150) as s:
             s.run(0.3)
             h2.kill()
             s.run(1)

@@ -7,41 +7,35 @@ from hosts import Hosts
 from streams import Streams, all_ready, size, states, three_hosts
 
 LONG_WITH_SANITIZER = True
+ALONE = True  # it takes all processors, and prints pauses
 
 
-def under(case, what, fault, heal, seconds=2, until=None):
-    """Streams over three hosts while fault(net) holds; until: h1's state that is waited for."""
+LOSS = [f'{way} "p-h1" numgen random mod 100 < 30 drop' for way in ("iifname", "oifname")]
+
+# what is done to h1, how, how it is undone, and the state in which h1 is to be seen meanwhile
+FAULTS = [
+    ("h1's cable pulled", lambda n: n.link("h1", False), lambda n: n.link("h1", True), "down"),
+    ("packets from h1 dropped", lambda n: n.filter('iifname "p-h1" drop'), lambda n: n.filter(), "down"),
+    ("packets to h1 dropped", lambda n: n.filter('oifname "p-h1" drop'), lambda n: n.filter(), "down"),
+    ("30 % of h1's packets lost", lambda n: n.filter(*LOSS), lambda n: n.filter(), None),
+    ("h1's connections reset", lambda n: n.reset("h1", True), lambda n: n.reset("h1", False), "down"),
+]
+
+
+def test_faults(case):
     with Hosts(["h1", "h2", "h3", "r1"]) as net, case.fleet() as f:
         r1, _ = three_hosts(f, net)
         with Streams(r1, *size(case)) as s:
-            s.run(1)
-            fault(net)
-            if until:
-                wait_until(f"h1 is {until}", lambda: states(r1)["h1"] == until or s.trouble, timeout=30)
-            s.run(seconds)
-            heal(net)
-            all_ready(r1)
-            s.run(1)
-            s.stop(what)
-
-
-def test_cable(case):
-    under(case, "h1's cable pulled", lambda n: n.link("h1", False), lambda n: n.link("h1", True), until="down")
-
-
-def test_one_way(case):
-    """The host hears, and is not heard."""
-    under(case, "packets from h1 dropped", lambda n: n.filter('iifname "p-h1" drop'), lambda n: n.filter(), until="down")
-
-
-def test_other_way(case):
-    """The host is heard, and does not hear."""
-    under(case, "packets to h1 dropped", lambda n: n.filter('oifname "p-h1" drop'), lambda n: n.filter(), until="down")
-
-
-def test_loss(case):
-    rules = [f'{way} "p-h1" numgen random mod 100 < 30 drop' for way in ("iifname", "oifname")]
-    under(case, "30 % of h1's packets lost", lambda n: n.filter(*rules), lambda n: n.filter(), seconds=4)
+            for what, fault, heal, state in FAULTS:
+                s.run(0.5)
+                fault(net)
+                if state:
+                    wait_until(f"h1 is {state}", lambda w=state: states(r1)["h1"] == w or s.trouble, timeout=30)
+                s.run(1 if state else 4)
+                heal(net)
+                all_ready(r1)
+                s.over(what)
+            s.stop("after them")
 
 
 def test_delay(case):
@@ -49,11 +43,7 @@ def test_delay(case):
     with Hosts(["h1", "h2", "h3", "r1"], {"h1": 25}) as net, case.fleet() as f:
         r1, _ = three_hosts(f, net)
         with Streams(r1, *size(case)) as s:
-            s.run(3)
+            s.run(2)
             s.stop("h1 50 ms away")
             rtt = {h["name"]: h["rtt_p50_seconds"] for h in r1.ctl_json("host", "list")["hosts"]}
             expect(rtt["h1"] >= 0.05, f"h1 is not as far as it should be: {rtt}")
-
-
-def test_reset(case):
-    under(case, "h1's connections reset", lambda n: n.reset("h1", True), lambda n: n.reset("h1", False), until="down")

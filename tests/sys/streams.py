@@ -9,7 +9,7 @@ import time
 from fleet import Failure, expect, wait_until
 
 QUESTIONS = ["What is 347 + 589?", "703-458", "Combien font 64 - 99 ?", "12+30="]
-TOKENS = 300
+TOKENS = 150
 
 
 def pairs(f):
@@ -75,9 +75,10 @@ class Streams:
     def __init__(self, router, n, tokens=TOKENS):
         self.router, self.n, self.tokens = router, n, tokens
         self.wanted = {}
+        self.lock = threading.Lock()
         self.trouble, self.done, self.tokens_seen, self.gap = [], 0, 0, 0.0
         self.stopping = threading.Event()
-        self.threads, self.asking = [], {}
+        self.threads, self.asking, self.n_done = [], {}, [0] * n
 
     def __enter__(self):
         self._learn()
@@ -113,9 +114,11 @@ class Streams:
             elif s.ids != self.wanted[seed]:
                 at = next(i for i, (a, b) in enumerate(zip(s.ids, self.wanted[seed])) if a != b)
                 self.trouble.append(f"stream {seed} differs from the undisturbed run at token {at}")
-            self.done += 1
-            self.tokens_seen += len(s.ids)
-            self.gap = max(self.gap, s.gap)
+            with self.lock:
+                self.done += 1
+                self.n_done[seed] += 1
+                self.tokens_seen += len(s.ids)
+                self.gap = max(self.gap, s.gap)
 
     def run(self, seconds):
         """Lets them go on for a while; ends early when one failed."""
@@ -123,13 +126,25 @@ class Streams:
         while time.monotonic() < deadline and not self.trouble:
             time.sleep(0.05)
 
-    def stop(self, what):
-        """Waits for those that run; a Failure when one failed or differs. Prints what was seen."""
-        self.stopping.set()
-        for t in self.threads:
-            t.join()
+    def _tell(self, what):
         if self.trouble:
             raise Failure(f"{what}: {self.trouble[0]} ({len(self.trouble)} in all, {self.done} requests)\n{self.router.log_tail(15)}")
         expect(self.done >= self.n, f"{what}: only {self.done} requests ended: the test saw nothing")
         print(f"    {what}: {self.done} requests, {self.tokens_seen} tokens, none failed, none differs; "
               f"longest pause between two tokens {self.gap * 1000:.0f} ms", flush=True)
+
+    def over(self, what):
+        """The end of one fault of several: lets every stream end a request that saw it, tells as stop() does, and counts anew."""
+        seen = list(self.n_done)
+        wait_until(f"every stream has ended a request after {what}",
+                   lambda: self.trouble or all(now > then for now, then in zip(self.n_done, seen)), timeout=120)
+        with self.lock:
+            self._tell(what)
+            self.done, self.tokens_seen, self.gap = 0, 0, 0.0
+
+    def stop(self, what):
+        """Waits for those that run; a Failure when one failed or differs. Prints what was seen."""
+        self.stopping.set()
+        for t in self.threads:
+            t.join()
+        self._tell(what)
