@@ -18,7 +18,7 @@ LONG_WITH_SANITIZER = True
 
 def deadline(case):
     """Of a call into a plugin under trial. A sanitizer's suite takes its time."""
-    return 120 if case.sanitized else 10
+    return 120 if case.sanitized else 6
 
 
 def mistakes(case):
@@ -70,7 +70,7 @@ def row_of_swaps(case, n, watch=None, **keys):
 
 
 def test_row(case):
-    row_of_swaps(case, 6 if case.sanitized else 20)
+    row_of_swaps(case, 6 if case.sanitized else 8)
 
 
 def test_rollback(case):
@@ -148,8 +148,8 @@ def trials_of(f):
     return found
 
 
-def test_killed(case):
-    """kill -9 while a swap is under way: the host comes back with the set that was published last, and no child is left."""
+def killed_under_way(case, n):
+    """kill -9 while a swap is under way, n times: the host comes back with the set that was published last, and no child is left."""
     rng = random.Random(SEED)
     with case.fleet() as f:
         p = Plugins(f)
@@ -157,7 +157,7 @@ def test_killed(case):
         h1 = hosts[0]
         with Streams(r1, *size(case)) as s:
             s.run(0.5)
-            for i in range(2 if case.sanitized else 4):
+            for i in range(n):
                 new = p.good(i + 1)
                 before = generations(h1)
                 client = h1.spawn("--json", "shard", "swap", "*", "--plugin", new)
@@ -176,10 +176,14 @@ def test_killed(case):
                     expect_equal(identity, before[key][2], f"identity of {key}")
                 expect("PUBLISHED_VOID" not in {e["name"] for e in map(json.loads, h1.ctl("--json", "events").stdout.splitlines())},
                        h1.log_tail())
-            swap_good(h1, "*", p.good(9))
-            s.stop("a host killed while its shards are swapped")
-        expect_equal({v[1] for v in generations(h1).values()}, {sha256(p.good(9))}, "plugins in the end")
+            swap_good(h1, "*", p.good(n + 1))
+            s.stop(f"a host killed while its shards are swapped, {n} times")
+        expect_equal({v[1] for v in generations(h1).values()}, {sha256(p.good(n + 1))}, "plugins in the end")
         wait_until("no trial is left", lambda: not trials_of(f))
+
+
+def test_killed(case):
+    killed_under_way(case, 2)
 
 
 def test_unload_and_load(case):
