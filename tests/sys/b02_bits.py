@@ -48,3 +48,6 @@ def test_placements(case):
     with case.fleet("layers") as f:
         layers = [f.expert("h1", "L1-3/*"), f.expert("h2", "L4-99/*")]
         expect_equal(outputs(f.router("r1", layers)), local, "split by layers against all local")
+
+
+test_placements.heavy = "thread"  # half a minute, and b01 takes the same ways

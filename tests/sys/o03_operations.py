@@ -110,6 +110,9 @@ def test_plugin_check(case):
         expect("expertctl" in p.stdout + p.stderr, "the file is not named")
 
 
+test_plugin_check.heavy = "thread"  # most of a minute
+
+
 def test_drain_is_told(case):
     """While it drains, the service manager hears how much is left, and not to kill it before drain_s is over."""
     with case.fleet() as f:

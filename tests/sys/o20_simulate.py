@@ -59,6 +59,9 @@ def test_few_hosts(case):
         expect(len(set(hosts)) == len(hosts) and len({zone[h] for h in hosts}) >= 2, f"{shard} on {hosts}")
 
 
+test_few_hosts.heavy = "thread"  # there are no threads in it
+
+
 def test_many_hosts(case):
     """320 hosts and every expert its own shard; twice the same plan."""
     first, again = (json.loads(simulate(case, mixed(320), "--json", "--expert-groups=256").stdout) for _ in range(2))
