@@ -22,7 +22,8 @@ FAULTS = [
 ]
 
 
-def test_faults(case):
+def faults(case, seconds):
+    """Each for so many seconds from when it is seen, loss for 3 s more."""
     with Hosts(["h1", "h2", "h3", "r1"]) as net, case.fleet() as f:
         r1, _ = three_hosts(f, net)
         with Streams(r1, *size(case)) as s:
@@ -31,11 +32,15 @@ def test_faults(case):
                 fault(net)
                 if state:
                     wait_until(f"h1 is {state}", lambda w=state: states(r1)["h1"] == w or s.trouble, timeout=30)
-                s.run(1 if state else 4)
+                s.run(seconds if state else seconds + 3)
                 heal(net)
                 all_ready(r1)
                 s.over(what)
             s.stop("after them")
+
+
+def test_faults(case):
+    faults(case, 1)
 
 
 def test_delay(case):

@@ -29,6 +29,7 @@ EXTRA_DIST += \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
 	tests/sys/l02_swap.py \
+	tests/sys/l03_faults.py \
 	tests/sys/l03_gateway.py \
 	tests/sys/l06_etcd.py \
 	tests/sys/machine.sh \
@@ -38,6 +39,7 @@ EXTRA_DIST += \
 	tests/sys/o04_odd_starts.py \
 	tests/sys/o10_systemd.py \
 	tests/sys/o20_simulate.py \
+	tests/sys/quota.py \
 	tests/sys/relay.py \
 	tests/sys/run.py \
 	tests/sys/s01_swap.py \
