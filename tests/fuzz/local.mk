@@ -5,6 +5,7 @@
 FUZZ_TARGETS = tests/fuzz/fuzz_cert tests/fuzz/fuzz_chat_request tests/fuzz/fuzz_fleet_files tests/fuzz/fuzz_frame tests/fuzz/fuzz_model_config \
 	tests/fuzz/fuzz_published tests/fuzz/fuzz_record tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_tokenizer
 FUZZ_SECONDS = 20
+FUZZ_JOBS = 1
 
 if FUZZ
 noinst_PROGRAMS += $(FUZZ_TARGETS)
@@ -13,12 +14,7 @@ FUZZ_MAIN =
 
 .PHONY: fuzz
 fuzz: $(FUZZ_TARGETS)
-	@for t in $(FUZZ_TARGETS); do \
-		n=$${t##*/}; \
-		mkdir -p tests/fuzz/found/$$n; \
-		./$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=tests/fuzz/found/$$n- \
-			tests/fuzz/found/$$n $(srcdir)/tests/fuzz/corpus/$$n || exit 1; \
-	done
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -n 1 -P $(FUZZ_JOBS) $(srcdir)/tests/fuzz/fuzz.sh $(srcdir) $(FUZZ_SECONDS)
 else
 check_PROGRAMS += $(FUZZ_TARGETS)
 TESTS += $(FUZZ_TARGETS)
@@ -27,7 +23,7 @@ FUZZ_MAIN = tests/fuzz/replay.c
 endif
 
 noinst_HEADERS += tests/fuzz/fuzz.h
-EXTRA_DIST += tests/fuzz/corpus
+EXTRA_DIST += tests/fuzz/corpus tests/fuzz/fuzz.sh
 
 tests_fuzz_fuzz_fleet_files_SOURCES = tests/fuzz/fuzz_fleet_files.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_fleet_files_LDFLAGS = $(FUZZ_LDFLAGS)
