@@ -270,7 +270,7 @@ uint32_t ex_dispatch_n_under(struct ex_dispatch *d, uint32_t min_replicas)
 			struct ex_shard_id id = ex_shard_of_group(layer, d->o.n_experts, d->o.n_groups, g);
 			uint32_t n = is_local(d, &id);
 			ex_lock_take(&d->lock);
-			for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
+			for (uint32_t p = 0; p < ex_dispatch_n_hosts(d) && n < min_replicas; p++)
 				n += in_use(&d->hosts[p]) && d->hosts[p].identity[ex_dispatch_slot(d, layer, g)];
 			ex_lock_give(&d->lock);
 			n_under += n < min_replicas;

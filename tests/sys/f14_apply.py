@@ -6,6 +6,7 @@ import json
 import signal
 import time
 
+import certs
 from fleet import expect, expect_equal, wait_until
 from streams import Streams, all_ready, pairs, size, states
 
@@ -161,3 +162,46 @@ def test_router_killed(case):
         r1.ctl("fleet", "apply", "--repair", "--wait", timeout=120)
         expect_equal(shards_of(r1, "h3"), 0, "shards on the drained host")
         expect(min(holders(r1).values()) >= 2, f"holders: {holders(r1)}")
+
+
+def test_evened_out(case):
+    """placement = auto gives an idle host work, and then leaves well alone."""
+    with case.fleet() as f:
+        keys = {"placement": "auto", "auto_interval_s": 1, "auto_repair_s": 600, "min_replicas": 1, "max_replicas": 2,
+                "moves_at_once": 4}
+        r1, _ = movable(f, ["auto", "L1/" + f.ranges()[0]], router=keys)
+        with Streams(r1, 4, 100) as s:
+            wait_until("h2 has work", lambda: shards_of(r1, "h2") > 4, timeout=60)
+            wait_until("it rests", lambda: r1.ctl_json("fleet", "status")["state"] == "idle", timeout=60)
+            go, held = r1.ctl_json("fleet", "status")["go"], holders(r1)
+            s.run(4)
+            later = r1.ctl_json("fleet", "status")
+            expect(later["go"] - go <= 3, f"it plans without a pause: {go}, then {later['go']}")
+            s.stop("load evened out")
+        expect(min(held.values()) >= 1 and max(held.values()) <= 2, f"holders: {held}")
+        text = open(r1.config_path, encoding="utf-8").read()
+        r1.write_config(text.replace("placement = auto", "placement = manual"))
+        r1.ctl("reload")
+        expect_equal(r1.ctl_json("fleet", "status")["placement"], "manual", "placement after a reload")
+        expect_equal(event_names(r1).count("PLACEMENT_AUTO"), 2, "events of auto on and off")
+
+
+def test_tls(case):
+    """With [tls] hosts accept moves without being told to, from peers by name."""
+    with case.fleet() as f:
+        ca = certs.Authority(case.dir + "/pki")
+        tls = {n: {**ca.sign(n), "peers": "h* r*"} for n in ("h1", "h2", "h3", "r1")}
+        hosts = []
+        for i, globs in enumerate(pairs(f)):
+            hosts.append(f.expert(f"h{i + 1}", globs, start=False))
+            with open(hosts[-1].config_path, "a", encoding="utf-8") as out:
+                out.write("[tls]\n" + "".join(f"{k} = {v}\n" for k, v in tls[f"h{i + 1}"].items()))
+            hosts[-1].start(wait=False)
+        r1 = f.router("r1", hosts, start=False, extra={"tls": tls["r1"]}).start(wait=False)
+        for node in (*hosts, r1):
+            node.wait_ready()
+        all_ready(r1)
+        r1.ctl("host", "drain", "h3", "--force")
+        lines = [json.loads(x) for x in r1.ctl("--json", "fleet", "apply", "--repair", "--wait").stdout.splitlines()]
+        expect(all(m["state"] == "done" for m in lines[:-1]) and len(lines) > 1, f"moves: {lines}")
+        expect_equal(shards_of(r1, "h3"), 0, "shards on the drained host")
