@@ -182,6 +182,17 @@ int ex_sync_dir(const char *dir)
 	return 0;
 }
 
+int ex_replace_file(const char *dir, const char *path, const char *temporary, const struct ex_str *text)
+{
+	EX_CLEANUP(ex_closep) int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int rc = fd < 0 ? -errno : ex_write_all(fd, text->s, text->n);
+	if (rc == 0 && (fsync(fd) < 0 || rename(temporary, path) < 0))
+		rc = -errno;
+	if (rc < 0 && fd >= 0)
+		unlink(temporary);
+	return rc < 0 ? rc : ex_sync_dir(dir);
+}
+
 void ex_printable(const char *text, char *out, size_t size)
 {
 	const uint8_t *s = (const uint8_t *)text, *end = s + strlen(text);

@@ -32,6 +32,9 @@ int ex_read_file(const char *path, size_t max, struct ex_err *err, char **ret, s
 int ex_write_all(int fd, const void *data, size_t n);
 /* The names in a directory are on the disk when it returns. -errno. */
 int ex_sync_dir(const char *dir);
+/* The file at path is text when it returns 0, and what it was, or not there, on an error: written as temporary, in the same directory dir.
+ * -errno. */
+int ex_replace_file(const char *dir, const char *path, const char *temporary, const struct ex_str *text);
 
 /* "1.5 GiB", "312 MiB", "87 KiB", "12 B" into buf; returns buf. */
 #define EX_BYTES_TEXT_MAX 24

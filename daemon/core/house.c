@@ -231,6 +231,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 {
 	if (!h)
 		return NULL;
+	ex_house_end_start(h);
 	if (h->engine && ex_engine_end(h->engine, END_MS))
 		h->grace_ms = GRACE_MS;
 	if (h->admin_server) /* first: it carries calls of the Router service too */
@@ -327,6 +328,7 @@ void ex_house_tick(struct ex_house *h)
 	set_gauges(h);
 	ex_house_watch_tls(h);
 	ex_house_watch_registration(h);
+	ex_house_watch_start(h);
 	if (h->dispatch) {
 		ex_house_apply_members(h);
 		watch_coverage(h);

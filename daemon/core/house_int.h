@@ -11,6 +11,7 @@
 #include "core/house.h"
 #include "engine/service.h"
 #include "expert/moves.h"
+#include "expert/starts.h"
 #include "expert/service.h"
 #include "fleet/registrar.h"
 #include "gateway/edge.h"
@@ -74,6 +75,9 @@ struct ex_house {
 	struct ex_plugin_host expert_host;
 	struct ex_registry *registry;
 	struct ex_published *published;
+	struct ex_starts *starts;                /* that did not last, of published plugins */
+	uint64_t served_ns;                      /* since when it has served; 0: not yet [main] */
+	bool lasted;                             /* this start is not counted any more [main] */
 	struct ex_shard_id *shards, *configured; /* all of the fleet; those that the configuration asks for */
 	size_t n_shards, n_configured;
 	char **trial_options; /* of the plugin, "threads=.." among them; [n_trial_options] */
@@ -122,8 +126,11 @@ bool ex_house_is_unloaded(const struct ex_house *h, const struct ex_shard_id *id
 int ex_house_load_published(struct ex_house *h, const struct ex_shard_id *id, struct ex_err *err);
 int ex_house_build_swapper(struct ex_house *h, struct ex_err *err); /* [loader] */
 void ex_house_free_published(struct ex_house *h);                   /* [main] */
-void ex_house_free_experts(struct ex_house *h);                     /* [main] */
-int ex_house_register(struct ex_house *h, struct ex_err *err);      /* [loader] once the experts are served */
+/* A start that has lasted long enough is not counted against its plugins. [main] */
+void ex_house_watch_start(struct ex_house *h);
+void ex_house_end_start(struct ex_house *h);                   /* nor is one that ends in order [main] */
+void ex_house_free_experts(struct ex_house *h);                /* [main] */
+int ex_house_register(struct ex_house *h, struct ex_err *err); /* [loader] once the experts are served */
 /* Writes the key anew when its shards are computed in another way than it says. [main] */
 void ex_house_watch_registration(struct ex_house *h);
 int ex_house_build_router(struct ex_house *h, struct ex_err *err);         /* [loader] */

@@ -2,12 +2,85 @@
 /* Shards as operators left them, and the swapper that changes them. Layer L5. */
 #include "core/house_int.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "fleet/placement.h"
 #include <stdio.h>
 #include <string.h>
+
+#define LASTED_NS (30 * EX_NS_PER_S) /* a start that has served so long is a good one; told in params.h and events.h */
+
+/* --- starts that do not last ----------------------------------------------------------------------------- */
+
+/* The plugins that shards were swapped to, each once; pointers into the set. */
+static size_t list_plugins(const struct ex_published *p, const char **ret)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < ex_published_n(p); i++) {
+		const struct ex_published_entry *e = ex_published_at(p, i);
+		bool there = e->gone || !*e->sha256 || n == EX_STARTS_PLUGINS_MAX;
+		for (size_t k = 0; k < n; k++)
+			there |= strcmp(ret[k], e->sha256) == 0;
+		if (!there)
+			ret[n++] = e->sha256;
+	}
+	return n;
+}
+
+static void tell_aside(const struct ex_house *h, const char *sha256)
+{
+	const unsigned n_starts = ex_starts_aside(h->starts, sha256);
+	const char *plugin = "";
+	size_t n = 0;
+	for (size_t i = 0; n_starts && i < ex_published_n(h->published); i++) {
+		const struct ex_published_entry *e = ex_published_at(h->published, i);
+		if (e->gone || strcmp(e->sha256, sha256) != 0)
+			continue;
+		plugin = e->plugin;
+		n++;
+	}
+	if (n)
+		ex_event(EX_EV_PLUGIN_ASIDE, EX_FIELDS({"EX_PLUGIN", plugin}, {"EX_SHA256", sha256}),
+			"plugin %s (%.12s) is set aside: %u starts in a row with it did not last; the configured "
+			"plugin computes its %zu shards until they are swapped again",
+			plugin, sha256, n_starts, n);
+}
+
+/* Counts this start. Without a count the shards are loaded all the same. */
+static void begin_start(struct ex_house *h)
+{
+	struct ex_err err = EX_ERR_INIT;
+	const char *sha256[EX_STARTS_PLUGINS_MAX];
+	size_t n = list_plugins(h->published, sha256);
+	if (ex_starts_open(h->p->node_state, &err, &h->starts) < 0)
+		ex_log(LOG_WARNING, "earlier starts are not known: %s", ex_err_text(&err));
+	if (h->starts && ex_starts_begin(h->starts, sha256, n, h->p->expert_start_tries, &err) < 0)
+		ex_log(LOG_WARNING, "this start is not counted: %s", ex_err_text(&err));
+	for (size_t i = 0; h->starts && i < n; i++)
+		tell_aside(h, sha256[i]);
+}
+
+void ex_house_end_start(struct ex_house *h)
+{
+	struct ex_err err = EX_ERR_INIT;
+	if (h->starts && ex_starts_lasted(h->starts, &err) < 0)
+		ex_log(LOG_WARNING, "this start stays counted as one that did not last: %s", ex_err_text(&err));
+}
+
+void ex_house_watch_start(struct ex_house *h)
+{
+	uint64_t now = ex_now_ns();
+	if (!h->starts || h->lasted)
+		return;
+	if (!h->served_ns)
+		h->served_ns = now;
+	if (now - h->served_ns < LASTED_NS)
+		return;
+	h->lasted = true;
+	ex_house_end_start(h);
+}
 
 /* --- the published set [loader] -------------------------------------------------------------------------- */
 
@@ -26,6 +99,7 @@ int ex_house_open_published(struct ex_house *h, struct ex_err *err)
 		*err = why;
 		return ex_err_prefix(err, "[node] state");
 	}
+	begin_start(h);
 	return 0;
 }
 
@@ -74,11 +148,32 @@ bool ex_house_is_unloaded(const struct ex_house *h, const struct ex_shard_id *id
 	return e && e->gone;
 }
 
+static int load_configured(struct ex_house *h, const struct ex_shard_id *id, struct ex_err *err)
+{
+	return ex_registry_load(
+		h->registry, id, h->expert_plugin, &h->expert_host.host, h->p->expert_device, h->weights, err);
+}
+
+/* The entry's plugin is set aside. */
+static int load_instead(struct ex_house *h, const struct ex_published_entry *e, struct ex_err *err)
+{
+	char text[160];
+	int rc = load_configured(h, &e->id, err);
+	if (rc == 0) {
+		snprintf(text, sizeof text, "plugin %s (%.12s) is set aside: %u starts with it did not last", e->plugin,
+			e->sha256, ex_starts_aside(h->starts, e->sha256));
+		ex_registry_note(h->registry, &e->id, text);
+	}
+	return rc;
+}
+
 int ex_house_load_published(struct ex_house *h, const struct ex_shard_id *id, struct ex_err *err)
 {
 	const struct ex_published_entry *e = ex_published_find(h->published, id);
 	struct ex_err why = EX_ERR_INIT;
 	char name[EX_SHARD_NAME_MAX];
+	if (e && *e->sha256 && h->starts && ex_starts_aside(h->starts, e->sha256))
+		return load_instead(h, e, err);
 	if (e && load_entry(h, e, &why) == 0)
 		return 0;
 	if (e)
@@ -86,8 +181,7 @@ int ex_house_load_published(struct ex_house *h, const struct ex_shard_id *id, st
 			"shard %s cannot be loaded with plugin %s, as it was published: %s; the configured plugin is "
 			"tried",
 			name, *e->plugin ? e->plugin : e->sha256, ex_err_text(&why));
-	return ex_registry_load(
-		h->registry, id, h->expert_plugin, &h->expert_host.host, h->p->expert_device, h->weights, err);
+	return load_configured(h, id, err);
 }
 
 /* --- what is told [loader of the swapper] ------------------------------------------------------------------ */
@@ -118,8 +212,9 @@ static void on_told(void *ctx, const struct ex_swap_report *r)
 		[EX_SWAP_LOAD] = "loaded",
 		[EX_SWAP_UNLOAD] = "unloaded",
 		[EX_SWAP_ROLLBACK] = "rolled_back"};
+	const struct ex_house *h = ctx;
+	struct ex_err err = EX_ERR_INIT;
 	char generation[16];
-	(void)ctx;
 	snprintf(generation, sizeof generation, "%u", r->generation);
 	const struct ex_field fields[] = {{"EX_SHARD", r->shard}, {"EX_STEP", ex_swap_step_name(r->step)},
 		{"EX_GENERATION", generation}, {"EX_PLUGIN", r->plugin}, {"EX_SHA256", r->sha256}, {NULL, NULL}};
@@ -127,9 +222,12 @@ static void on_told(void *ctx, const struct ex_swap_report *r)
 	if (r->failed)
 		ex_event(EX_EV_SWAP_REFUSED, fields, "%s of %s refused at step %s: %s", ex_swap_action_name(r->action),
 			r->shard, ex_swap_step_name(r->step), r->text);
-	else if (r->action == EX_SWAP_SWAP)
+	else if (r->action == EX_SWAP_SWAP) {
 		tell_live(r, fields);
-	else if (r->action == EX_SWAP_ROLLBACK)
+		if (h->starts && ex_starts_forget(h->starts, r->sha256, &err) < 0)
+			ex_log(LOG_WARNING, "earlier starts with plugin %s stay counted: %s", r->plugin,
+				ex_err_text(&err));
+	} else if (r->action == EX_SWAP_ROLLBACK)
 		ex_event(EX_EV_SWAP_ROLLED_BACK, fields, "shard %s: generation %u (%s) serves again%s%s", r->shard,
 			r->generation, r->plugin, *r->text ? ": " : "", r->text);
 	else if (r->action == EX_SWAP_LOAD)
@@ -203,4 +301,5 @@ void ex_house_free_published(struct ex_house *h)
 	free(h->shards);
 	free(h->configured);
 	h->published = ex_published_free(h->published);
+	h->starts = ex_starts_free(h->starts);
 }

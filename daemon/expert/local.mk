@@ -15,6 +15,7 @@ libexpertd_la_SOURCES += \
 	daemon/expert/reference.c daemon/expert/reference.h \
 	daemon/expert/registry.c daemon/expert/registry.h \
 	daemon/expert/service.c daemon/expert/service.h \
+	daemon/expert/starts.c daemon/expert/starts.h \
 	daemon/expert/swap.c daemon/expert/swap.h daemon/expert/swap_int.h daemon/expert/swap_steps.c \
 	daemon/expert/verify.c daemon/expert/verify.h \
 	daemon/expert/trial.c daemon/expert/trial.h daemon/expert/trial_int.h daemon/expert/trial_child.c \

@@ -254,17 +254,6 @@ static void print_set(const struct ex_published *p, const struct ex_published_en
 		print_entry(out, &p->entry[i]);
 }
 
-static int write_file(const struct ex_published *p, const struct ex_str *text)
-{
-	EX_CLEANUP(ex_closep) int fd = open(p->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	int rc = fd < 0 ? -errno : ex_write_all(fd, text->s, text->n);
-	if (rc == 0 && (fsync(fd) < 0 || rename(p->temporary, p->path) < 0))
-		rc = -errno;
-	if (rc < 0 && fd >= 0)
-		unlink(p->temporary);
-	return rc < 0 ? rc : ex_sync_dir(p->dir);
-}
-
 int ex_published_set(struct ex_published *p, const struct ex_published_entry *e, struct ex_err *err)
 {
 	struct ex_str text = EX_STR_INIT;
@@ -275,7 +264,9 @@ int ex_published_set(struct ex_published *p, const struct ex_published_entry *e,
 	if (ex_grow(&p->entry, &p->cap, p->n + 1, sizeof *p->entry) < 0)
 		return ex_err_errno(err, -ENOMEM, "cannot write '%s'", p->path);
 	print_set(p, e, &text);
-	int rc = text.oom ? -ENOMEM : text.n > EX_PUBLISHED_BYTES_MAX ? -EFBIG : write_file(p, &text);
+	int rc = text.oom                          ? -ENOMEM
+		 : text.n > EX_PUBLISHED_BYTES_MAX ? -EFBIG
+						   : ex_replace_file(p->dir, p->path, p->temporary, &text);
 	ex_str_done(&text);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot write '%s'", p->path);

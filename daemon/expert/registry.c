@@ -292,6 +292,16 @@ uint32_t ex_registry_publish(struct ex_generation *g, uint64_t linger_until_ns)
 	return number;
 }
 
+void ex_registry_note(struct ex_registry *r, const struct ex_shard_id *id, const char *text)
+{
+	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	if (!s)
+		return;
+	ex_lock_take(&r->lock);
+	snprintf(s->error, sizeof s->error, "%s", text);
+	ex_lock_give(&r->lock);
+}
+
 int ex_registry_load(struct ex_registry *r, const struct ex_shard_id *id, struct ex_plugin *p,
 	const struct expertd_host *host, const char *which, struct ex_weights *w, struct ex_err *err)
 {

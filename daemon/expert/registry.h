@@ -50,6 +50,8 @@ EX_DEFINE_CLEANUP(struct ex_generation, ex_registry_discard)
 /* Takes g: it is the live one from now on, and gets the next number, which is returned. The one before it lingers until then, or is
  * retired when that is 0; what lingered before is retired. Retired ones are unloaded at the next sweep. [loader] */
 uint32_t ex_registry_publish(struct ex_generation *g, uint64_t linger_until_ns);
+/* What an operator should know of a shard that serves; until its next generation. [loader] */
+void ex_registry_note(struct ex_registry *r, const struct ex_shard_id *id, const char *text);
 /* The live and the lingering generation change places. -ENOENT: none lingers. [loader] */
 int ex_registry_rollback(struct ex_registry *r, const struct ex_shard_id *id, uint64_t linger_until_ns);
 /* The generation that lingers, pinned; NULL: none. [loader] */
@@ -91,7 +93,8 @@ uint64_t ex_registry_revision(const struct ex_registry *r);
 
 struct ex_shard_view {
 	struct ex_shard_id id;
-	enum ex_shard_state state;   /* READY with an error: the last load failed, an older generation serves on */
+	enum ex_shard_state
+		state; /* READY with an error: the last load failed and an older generation serves on, or a note */
 	uint32_t generation, newest; /* number of the live one, 0: none; of the last that was published */
 	uint32_t lingering;          /* number of the generation kept for a rollback; 0: none */
 	uint64_t bytes, rows;

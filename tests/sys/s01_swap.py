@@ -153,7 +153,7 @@ def killed_under_way(case, n):
     rng = random.Random(SEED)
     with case.fleet() as f:
         p = Plugins(f)
-        r1, hosts = three_hosts(f, p, deadline_s=deadline(case))
+        r1, hosts = three_hosts(f, p, deadline_s=deadline(case), start_tries=0)  # the plugins are not to blame
         h1 = hosts[0]
         with Streams(r1, *size(case)) as s:
             s.run(0.5)
@@ -208,3 +208,39 @@ def test_unload_and_load(case):
             s.run(0.5)
             s.stop("shards unloaded and loaded again")
         expect(len(generations(h1)) > n, "load takes every shard of the glob, those of other hosts too")
+
+
+def test_crashes_at_every_start(case):
+    """A plugin that passed its trial and then aborts the daemon whenever it loads: it is set aside after three starts, told, shown, and
+    tried again when an operator swaps to it once more."""
+    with case.fleet() as f:
+        model, trigger = os.path.join(f.dir, "f32"), os.path.join(f.dir, "trigger")
+        f.ctl("model", "synth", f"--config={f.model}/config.json", "--dtype=f32", f"--out={model}")
+        f.model = model
+        p = Plugins(f)
+        plugin = p.bad("aborts_on_file", trigger)
+        h1 = f.expert("h1", "L1/*", allow_plugins=p.allow)
+        before = generations(h1)
+        rc, steps = change(h1, "swap", "*", "--plugin", plugin, "--tolerance", "0.01")
+        expect(rc == 0 and len(steps) == len(before), f"swap: {steps[:1]}")
+        swapped = generations(h1)
+        with open(trigger, "w", encoding="utf-8"):
+            pass
+        h1.kill()
+        for _ in range(3):
+            h1.start(wait=False)
+            expect_equal(h1.process.wait(60), -6, "the signal that ends a start")  # SIGABRT
+        h1.start()
+        expect_equal({v[1:] for v in generations(h1).values()}, {v[1:] for v in before.values()}, "plugins after three starts that did not last")
+        told = [e for e in map(json.loads, h1.ctl("--json", "events").stdout.splitlines()) if e["name"] == "PLUGIN_ASIDE"]
+        expect(len(told) == 1 and "3 starts in a row" in told[0]["text"], f"events: {told}")
+        expect_equal(h1.ctl("shard", "list").stdout.count("is set aside: 3 starts"), len(before), "shards that say so")
+        h1.stop()
+        h1.start()  # it is not forgotten
+        expect_equal({v[1:] for v in generations(h1).values()}, {v[1:] for v in before.values()}, "plugins after one more start")
+        os.unlink(trigger)
+        rc, steps = change(h1, "swap", "*", "--plugin", plugin, "--tolerance", "0.01")
+        expect(rc == 0 and len(steps) == len(before), f"swap: {steps[:1]}")
+        h1.kill()
+        h1.start()
+        expect_equal({v[1:] for v in generations(h1).values()}, {v[1:] for v in swapped.values()}, "plugins after another swap")

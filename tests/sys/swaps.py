@@ -45,12 +45,12 @@ class Plugins:
             file.write(data + b"x" * n)
         return self._allowed(path) if allowed else path
 
-    def bad(self, mistake):
-        """The example plugin with a mistake."""
+    def bad(self, mistake, trigger=""):
+        """The example plugin with a mistake. trigger: the file of "aborts_on_file"."""
         path = os.path.join(self.dir, f"{mistake}.so")
         source = os.path.join(TOP, "tests", "unit", "plugins", "wrong.c")
         p = subprocess.run(["cc", "-std=gnu11", "-O1", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fvisibility=hidden",
-                            "-I", os.path.join(self.f.root, "include"), f'-DWRONG_MISTAKE="{mistake}"', source, "-o", path, "-lm"],
+                            "-I", os.path.join(self.f.root, "include"), f'-DWRONG_MISTAKE="{mistake}"', f'-DWRONG_FILE="{trigger}"', source, "-o", path, "-lm"],
                            capture_output=True, text=True, check=False)
         if p.returncode != 0:
             raise Failure(f"cc {source}: {p.stderr}")
@@ -63,9 +63,9 @@ class Plugins:
         return self._allowed(path)
 
 
-def three_hosts(f, plugins, linger_s=300, deadline_s=10, record_bytes="32M"):
-    """r1 over h1, h2 and h3, each shard on two of them; all may be swapped to what `plugins` allows."""
-    keys = {"allow_plugins": plugins.allow, "linger_s": linger_s, "swap_deadline_s": deadline_s, "record_bytes": record_bytes}
+def three_hosts(f, plugins, linger_s=300, deadline_s=10, record_bytes="32M", **more):
+    """r1 over h1, h2 and h3, each shard on two of them; all may be swapped to what `plugins` allows. more: of [expert]."""
+    keys = {"allow_plugins": plugins.allow, "linger_s": linger_s, "swap_deadline_s": deadline_s, "record_bytes": record_bytes, **more}
     experts = [f.expert(f"h{i + 1}", globs, start=False, **keys).start(wait=False) for i, globs in enumerate(pairs(f))]
     r1 = f.router("r1", experts, start=False).start(wait=False)
     for node in (*experts, r1):

@@ -45,6 +45,7 @@ EX_PARAM(expert, reply_bytes_max, BYTES, "", "256M", 1048576, 68719476736, RESTA
 EX_PARAM(expert, allow_plugins, DIGESTS, "", "", 0, 256, RESTART, "Plugins that shards may be swapped to, beside those in plugin_dir: sha256 digests, and absolute paths of files that list such, one at the start of each line. The files are read at each swap.")
 EX_PARAM(expert, accept_moves, ENUM, "auto|yes|no", "auto", 0, 0, RESTART, "Whether routers may have this host load and unload shards (expertctl fleet apply, placement = auto). What they change outlives a restart. auto: where [tls] lets peers in by name, since without it whoever reaches the port could.")
 EX_PARAM(expert, linger_s, U32, "s", "300", 0, 86400, RESTART, "How long a generation that was replaced stays loaded, for shard rollback. It goes sooner when its memory is needed.")
+EX_PARAM(expert, start_tries, U32, "starts", "3", 0, 1000, RESTART, "A plugin that shards were swapped to is set aside, and the configured one used for them, after so many starts in a row in which the process died before it had served for 30 s. 0: never.")
 EX_PARAM(expert, swap_deadline_s, U32, "s", "120", 1, 3600, RESTART, "A plugin under trial that does not return from a call within it has failed.")
 EX_PARAM(expert, record_bytes, BYTES, "", "32M", 0, 17179869184, RESTART, "Memory for samples of recent batches, shared out among the shards: a swap is verified on them. 0: it is verified on random rows.")
 

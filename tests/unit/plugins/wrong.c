@@ -13,6 +13,9 @@
 #ifndef WRONG_MISTAKE
 #define WRONG_MISTAKE ""
 #endif
+#ifndef WRONG_FILE
+#define WRONG_FILE "" /* whose existence lets "aborts_on_file" make its mistake */
+#endif
 
 static const char *mistake = WRONG_MISTAKE;
 
@@ -46,6 +49,8 @@ static int wrong_load(
 		lose(1 << 18);
 	if (makes("crashes_at_load"))
 		raise(SIGSEGV);
+	if (makes("aborts_on_file") && access(WRONG_FILE, F_OK) == 0)
+		abort();
 	if (makes("hangs_at_load"))
 		pause();
 	if (makes("crashes_at_40") && experts[0].gate.rows == 40 && experts[0].gate.cols == 136)
