@@ -300,6 +300,22 @@ static int encode(struct ex_exchange *x, struct ex_api_error *e)
 	return 0;
 }
 
+/* They are there at once: a client may leave meanwhile, and then whoever sees it looks for them. */
+static int make_choices(struct ex_exchange *x)
+{
+	const uint32_t n = x->ask.n_choices;
+	struct ex_choice *choices = ex_calloc(n, sizeof *choices);
+	if (!choices)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		choices[i] = (struct ex_choice){.x = x, .index = i};
+	ex_lock_take(&x->lock);
+	x->choices = choices;
+	x->n_choices_open = n;
+	ex_lock_give(&x->lock);
+	return 0;
+}
+
 static int read_ask(struct ex_exchange *x, struct ex_api_error *e)
 {
 	const struct ex_gateway_opts *o = &x->g->o;
@@ -313,12 +329,8 @@ static int read_ask(struct ex_exchange *x, struct ex_api_error *e)
 			"the model '%.128s' does not exist here; '%s' does", a->model, o->model_name);
 	if (!a->has_seed && getrandom(&a->sampling.seed, sizeof a->sampling.seed, 0) < 0)
 		return ex_api_error_set(e, 500, "internal_error", NULL, "no random numbers");
-	x->choices = ex_calloc(a->n_choices, sizeof *x->choices);
-	if (!x->choices)
+	if (make_choices(x) < 0)
 		return ex_api_error_set(e, 500, "internal_error", NULL, "out of memory");
-	for (uint32_t i = 0; i < a->n_choices; i++)
-		x->choices[i] = (struct ex_choice){.x = x, .index = i};
-	x->n_choices_open = a->n_choices;
 	x->head = (struct ex_reply_head){
 		.id = x->id,
 		.model = o->model_name,

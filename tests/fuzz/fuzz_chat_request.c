@@ -40,8 +40,22 @@ static void check_ask(const struct ex_chat_ask *a)
 	assert(a->top_logprobs <= EX_TOP_LOGPROBS_MAX);
 }
 
+/* What a model writes may be any bytes: it is a JSON string all the same. */
+static void check_string(const char *data, size_t size)
+{
+	struct ex_str out = EX_STR_INIT;
+	ex_json_putn(&out, data, size);
+	json_t *v = json_loadb(out.s, out.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+	assert(json_is_string(v));
+	if (ex_utf8_valid(data, size))
+		assert(json_string_length(v) == size && !memcmp(json_string_value(v), data, size));
+	json_decref(v);
+	ex_str_done(&out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	check_string((const char *)data, size);
 	static const enum ex_ask_kind kinds[] = {EX_ASK_CHAT, EX_ASK_COMPLETION};
 	for (size_t i = 0; i < EX_ARRAY_LEN(kinds); i++) {
 		struct ex_api_error e;

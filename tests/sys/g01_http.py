@@ -222,7 +222,8 @@ def test_errors(case):
 def test_many_streams(case):
     """64 streams at once: twice what the batch holds, each with the text that it has alone."""
     openai = sdk()
-    questions = [f"What is {100 + 7 * i} + {900 - 9 * i}?" for i in range(64)]
+    n = 16 if case.sanitized else 64
+    questions = [f"What is {100 + 7 * i} + {900 - 9 * i}?" for i in range(n)]
 
     async def one(c, question):
         text = ""
@@ -235,12 +236,12 @@ def test_many_streams(case):
             return await asyncio.gather(*(one(c, q) for q in questions))
 
     with case.fleet() as f:
-        node = gateway(f)
+        node = gateway(f, max_batch=n // 2)
         texts = asyncio.run(all_of_them(node.http))
-        for i in range(0, 64, 9):
+        for i in range(0, n, 9):
             expect_equal(texts[i], node.generate(questions[i]).text, f"the answer to {questions[i]}")
         right = sum(t.strip() == str(1000 - 2 * i) for i, t in enumerate(texts))
-        expect(right >= 60, f"{right} of 64 sums are right")
+        expect(right >= n * 0.9, f"{right} of {n} sums are right")
 
 
 def frozen(f, **keys):

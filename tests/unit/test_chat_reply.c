@@ -171,6 +171,7 @@ static void test_stream(void **state)
 	assert_int_equal(json_array_size(json_object_get(v, "choices")), 0);
 	assert_true(json_is_object(json_object_get(v, "usage")));
 	json_decref(v);
+	ex_reply_choice_done(&c);
 	ex_str_done(&out);
 }
 
@@ -225,6 +226,7 @@ static void test_completion(void **state)
 	json_decref(v);
 	ex_reply_event_finish(&h, 0, EX_FINISH_STOP, NULL, false, &out);
 	json_decref(event(&out));
+	ex_reply_choice_done(&s);
 	ex_reply_choice_done(&c);
 	ex_str_done(&out);
 }
