@@ -73,6 +73,7 @@ void ex_house_reload_https(struct ex_house *h, const struct ex_params *p)
 int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
+	const struct ex_model_config *c = ex_weights_config(h->weights);
 	snprintf(h->fingerprint, sizeof h->fingerprint, "fp_%.10s", ex_weights_digest(h->weights));
 	const struct ex_gateway_opts o = {
 		.listen = p->gateway_listen,
@@ -83,6 +84,8 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 		.engine = h->engine,
 		.tokenizer = h->tokenizer,
 		.chat = h->chat,
+		.eos = c->eos_id,
+		.n_eos = c->n_eos,
 		.model_name = p->model_name,
 		.fingerprint = h->fingerprint,
 		.admit = &ex_admit_open,

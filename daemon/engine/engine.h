@@ -58,6 +58,9 @@ struct ex_sink {
 	void (*started)(void *ctx, struct ex_request *r, uint32_t prompt_tokens);
 	bool (*delta)(void *ctx, struct ex_request *r, const struct ex_delta *d);
 	void (*finished)(void *ctx, struct ex_request *r, const struct ex_finished *f);
+	/* NULL, or asked before each token is chosen: it may lower logits [vocab] to finite values. thinking: the token comes inside the reasoning; n_left: how
+	 * many may still come, this one included. False: none may, and the request ends. */
+	bool (*mask)(void *ctx, float *logits, uint32_t vocab, bool thinking, uint32_t n_left);
 	void *ctx;
 };
 

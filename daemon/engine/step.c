@@ -101,10 +101,22 @@ static bool deliver(struct ex_request *r, uint32_t id, const float *logits, uint
 	return taken;
 }
 
+/* Who gave the request may narrow the choice down; false: to nothing. */
+static bool is_let_through(const struct ex_engine *e, const struct ex_request *r, float *logits)
+{
+	const struct ex_sink *s = &r->p.sink;
+	return !s->mask || s->mask(s->ctx, logits, e->o.config->vocab_size, r->text.thinking,
+				   r->max_tokens - ex_request_n_generated(r));
+}
+
 /* Chooses r's next token from its logits, hands over what it gives, and ends r when that was the last. */
-static void take_token(struct ex_engine *e, struct ex_request *r, const float *logits)
+static void take_token(struct ex_engine *e, struct ex_request *r, float *logits)
 {
 	uint32_t id;
+	if (!is_let_through(e, r, logits)) {
+		ex_engine_finish(e, r, EX_FINISH_NO_RESOURCE, "no token fits what was asked for");
+		return;
+	}
 	if (ex_sampler_pick(e->sampler, logits, &r->p.sampling, r->seq.n_ids, &id)) {
 		ex_engine_finish(e, r, EX_FINISH_NO_RESOURCE, "the model's logits are not finite");
 		return;

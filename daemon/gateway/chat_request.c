@@ -170,11 +170,19 @@ static int refuse_unsupported(const struct reading *r)
 	uint32_t best_of = 1;
 	if (read_u32(r, "best_of", 1, 1, &best_of))
 		return -1;
+	return 0;
+}
+
+static int read_format(const struct reading *r)
+{
 	const json_t *format = value_of(r, "response_format");
 	const char *type = json_string_value(json_object_get(format, "type"));
-	if (format && (!type || strcmp(type, "text")))
-		return refuse(r, "response_format", "only {\"type\": \"text\"} is supported");
-	return 0;
+	if (!format || (type && !strcmp(type, "text")))
+		return 0;
+	if (!type || strcmp(type, "json_object") || r->a->kind != EX_ASK_CHAT)
+		return refuse(r, "response_format", "only types \"text\" and, in chats, \"json_object\" are supported");
+	r->a->json = true;
+	return r->a->n_stop ? refuse(r, "stop", "a text that cuts the answer off does not go with json_object") : 0;
 }
 
 /* --- messages -------------------------------------------------------------------------------------------- */
@@ -325,7 +333,8 @@ int ex_chat_ask_parse(enum ex_ask_kind kind, const char *text, size_t n, size_t 
 	if (!ret->model)
 		return refuse(&r, "model", "a name is wanted");
 	if (refuse_unsupported(&r) || (kind == EX_ASK_CHAT ? read_messages(&r) : read_prompt(&r)) ||
-		read_sampling(&r) || read_sizes(&r) || read_stop(&r) || read_stream(&r) || read_logprobs(&r))
+		read_sampling(&r) || read_sizes(&r) || read_stop(&r) || read_format(&r) || read_stream(&r) ||
+		read_logprobs(&r))
 		return -1;
 	return 0;
 }

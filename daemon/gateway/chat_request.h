@@ -31,6 +31,7 @@ struct ex_chat_ask {
 	const char *stop[EX_STOPS_MAX];
 	uint32_t n_stop, n_choices, top_logprobs;
 	bool stream, include_usage, logprobs;
+	bool json; /* the answer is to be a JSON object */
 };
 
 /* text[0..n), nested at most depth_max deep. Returns 0, or -1 with *e set: 400 when it is no JSON object, 422 when a value is not

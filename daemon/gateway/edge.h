@@ -17,7 +17,9 @@ struct ex_gateway_opts {
 	unsigned n_threads;
 	struct ex_engine *engine; /* borrowed, as all pointers */
 	const struct ex_tokenizer *tokenizer;
-	const struct ex_chat *chat;           /* NULL: no chat completions */
+	const struct ex_chat *chat; /* NULL: no chat completions */
+	const uint32_t *eos;        /* [n_eos] ids that end an answer */
+	uint32_t n_eos;
 	const char *model_name, *fingerprint; /* what answers carry */
 	const struct ex_admit *admit;
 	uint32_t connections_max, connections_per_ip_max; /* per ip 0: no limit */

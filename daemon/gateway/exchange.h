@@ -12,6 +12,7 @@
 #include "gateway/chat_reply.h"
 #include "gateway/chat_request.h"
 #include "gateway/edge.h"
+#include "gateway/json_guide.h"
 #include "gateway/prompt.h"
 #include "gateway/socket.h"
 #include <microhttpd.h>
@@ -35,6 +36,7 @@ struct ex_choice {
 	bool finished;
 	enum ex_finish reason;
 	struct ex_reply_choice reply; /* without stream */
+	struct ex_json_guide guide;   /* of an answer in JSON [step] */
 };
 
 struct ex_exchange {
@@ -138,7 +140,8 @@ struct ex_gateway {
 	struct MHD_Daemon *daemon;
 	struct ex_socket socket;
 	struct ex_jobs *reader;
-	uint32_t n_ctx; /* longest sequence */
+	struct ex_json_vocab *json; /* NULL: the vocabulary is not fit for it */
+	uint32_t n_ctx;             /* longest sequence */
 	uint64_t start_s;
 	struct ex_watch *watch;
 	struct ex_lock conns_lock;

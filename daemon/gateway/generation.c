@@ -53,12 +53,20 @@ static bool take_delta(struct ex_choice *c, const struct ex_delta *d)
 	return !x->out.oom && !x->too_large;
 }
 
+static bool on_mask(void *ctx, float *logits, uint32_t vocab, bool thinking, uint32_t n_left)
+{
+	struct ex_choice *c = ctx;
+	return ex_json_guide_mask(&c->guide, logits, vocab, thinking, n_left);
+}
+
 static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
 {
 	struct ex_choice *c = ctx;
 	struct ex_exchange *x = c->x;
 	const struct ex_admit *admit = x->g->o.admit;
 	(void)r;
+	if (x->ask.json && !d->thinking && !d->control)
+		ex_json_guide_take(&c->guide, d->ids[0]);
 	ex_lock_take(&x->lock);
 	bool taken = take_delta(c, d);
 	x->used.completion += d->n_ids;
@@ -185,7 +193,11 @@ static int submit_choice(struct ex_choice *c, struct ex_err *err)
 		.top_logprobs = a->top_logprobs,
 		.keep_special = a->kind == EX_ASK_COMPLETION,
 		.starts_thinking = x->prompt.starts_thinking,
-		.sink = {.started = on_started, .delta = on_delta, .finished = on_finished, .ctx = c},
+		.sink = {.started = on_started,
+			.delta = on_delta,
+			.finished = on_finished,
+			.ctx = c,
+			.mask = a->json ? on_mask : NULL},
 	};
 	struct ex_request *r;
 	p.sampling.seed += c->index; /* choices differ, and the first is what a request for one gives */
@@ -297,6 +309,13 @@ static int encode(struct ex_exchange *x, struct ex_api_error *e)
 		return -1;
 	const uint32_t room = x->g->n_ctx - (uint32_t)x->prompt.n;
 	x->n_tokens_max = EX_MIN(x->ask.max_tokens ? x->ask.max_tokens : o->max_tokens_default, room);
+	if (x->ask.json && !x->g->json)
+		return ex_api_error_set(
+			e, 400, "unsupported", "response_format", "the model's vocabulary cannot be held to JSON");
+	if (x->ask.json && x->n_tokens_max < EX_JSON_GUIDE_TOKENS_MIN)
+		return ex_api_error_set(e, 422, "invalid_value", "max_tokens",
+			"max_tokens: json_object needs %d, and the context has room for %u", EX_JSON_GUIDE_TOKENS_MIN,
+			room);
 	return 0;
 }
 
@@ -307,8 +326,10 @@ static int make_choices(struct ex_exchange *x)
 	struct ex_choice *choices = ex_calloc(n, sizeof *choices);
 	if (!choices)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
 		choices[i] = (struct ex_choice){.x = x, .index = i};
+		ex_json_guide_init(&choices[i].guide, x->g->json);
+	}
 	ex_lock_take(&x->lock);
 	x->choices = choices;
 	x->n_choices_open = n;

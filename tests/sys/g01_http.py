@@ -453,3 +453,32 @@ def test_socket_activation(case):
         node.start(prefix=[sys.executable, "-c", HAND_OVER, str(port)])
         check_serves(node)
         expect_equal(socket.socket().connect_ex(("127.0.0.1", unused)), errno.ECONNREFUSED, "connecting to listen")
+
+
+def test_json(case):
+    """With json_object every answer is a JSON object, however hot the model and however short the answer may be."""
+    openai = sdk()
+    with case.fleet() as f:
+        node = gateway(f)
+        c = client(node)
+        form = {"type": "json_object"}
+        n = 0
+        for temperature, max_tokens in ((0, 300), (1, 120), (2, 150), (2, 40), (2, 4), (1, 5)):
+            r = c.chat.completions.create(**ask("Give me JSON.", temperature=temperature, max_tokens=max_tokens, n=4, seed=5,
+                                                response_format=form))
+            for choice in r.choices:
+                value = json.loads(choice.message.content)
+                expect(isinstance(value, dict), f"{choice.message.content!r} is no object")
+                expect_equal(choice.finish_reason, "stop", "finish reason of a whole object")
+                n += len(value)
+            expect(r.usage.completion_tokens <= 4 * max_tokens, "more tokens than were asked for")
+        expect(n > 0, "no object had a key")
+        text, _, reason, _, _ = collect(c.chat.completions.create(**ask("JSON!", temperature=2, seed=3, stream=True, response_format=form)))
+        expect(isinstance(json.loads(text), dict) and reason == "stop", f"streamed: {text!r}, {reason}")
+        try:
+            c.chat.completions.create(**ask(max_tokens=3, response_format=form))
+        except openai.UnprocessableEntityError as e:
+            expect_equal(e.param, "max_tokens", "what is wrong with 3 tokens")
+        else:
+            raise AssertionError("three tokens were taken for an object")
+        check_serves(node)

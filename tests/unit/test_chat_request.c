@@ -109,6 +109,8 @@ static void test_refusals(void **state)
 		{"{" HI ",\"tools\":[{}]}", 422, "tools"},
 		{"{" HI ",\"logit_bias\":{\"1\":2}}", 422, "logit_bias"},
 		{"{" HI ",\"response_format\":{\"type\":\"xml\"}}", 422, "response_format"},
+		{"{" HI ",\"response_format\":7}", 422, "response_format"},
+		{"{" HI ",\"response_format\":{\"type\":\"json_object\"},\"stop\":\"}\"}", 422, "stop"},
 	};
 	(void)state;
 	for (size_t i = 0; i < EX_ARRAY_LEN(no); i++) {
@@ -138,6 +140,8 @@ static void test_completion(void **state)
 		{"{\"model\":\"m\",\"prompt\":\"a\",\"echo\":true,\"logprobs\":1}", "echo"},
 		{"{\"model\":\"m\",\"prompt\":\"a\",\"logprobs\":true}", "logprobs"},
 		{"{\"model\":\"m\",\"prompt\":\"a\",\"best_of\":2}", "best_of"},
+		{"{\"model\":\"m\",\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}",
+			"response_format"},
 	};
 	static const char text[] = "{\"model\":\"m\",\"prompt\":[\"ab\"],\"suffix\":\"c\",\"logprobs\":0}",
 			  ids[] = "{\"model\":\"m\",\"prompt\":[5,4294967295]}";

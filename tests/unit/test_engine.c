@@ -413,6 +413,52 @@ static void test_client_that_does_not_read(void **state)
 	close_engine(&f);
 }
 
+/* Lets through token 200 + n_left alone; nothing when 5 are left. */
+static bool mask_all_but_one(void *ctx, float *logits, uint32_t vocab, bool thinking, uint32_t n_left)
+{
+	(void)ctx;
+	assert_int_equal(vocab, SMALL_MODEL_VOCAB);
+	assert_false(thinking);
+	for (uint32_t i = 0; i < vocab; i++)
+		if (i != 200 + n_left)
+			logits[i] = -1e9f;
+	return n_left != 5;
+}
+
+/* Whoever gave a request may narrow the choice of each token down, to one or to none; its company is not touched. */
+static void test_mask(void **state)
+{
+	struct fixture f;
+	static struct client alone, c, other;
+	(void)state;
+	open_engine(&f, &(struct shape){.max_batch = 2, .step_tokens = 8, .n_pages = 64});
+	client_init(&alone);
+	client_init(&c);
+	client_init(&other);
+	struct ex_request_params p = params(&alone, prompt_ids, 8);
+	submit(&f, &alone, &p);
+	client_wait(&alone);
+	p.sink.ctx = &other;
+	submit(&f, &other, &p);
+	p.sink.ctx = &c;
+	p.sink.mask = mask_all_but_one;
+	p.sampling.temperature = 1;
+	submit(&f, &c, &p);
+	client_wait(&c);
+	client_wait(&other);
+	assert_int_equal(c.n_ids, 15);
+	for (uint32_t i = 0; i < 15; i++)
+		assert_int_equal(c.ids[i], 220 - i);
+	assert_int_equal(c.f.reason, EX_FINISH_NO_RESOURCE);
+	assert_string_equal(c.error, "no token fits what was asked for");
+	assert_int_equal(other.n_ids, 20);
+	assert_memory_equal(other.ids, alone.ids, 20 * sizeof alone.ids[0]);
+	client_done(&alone);
+	client_done(&c);
+	client_done(&other);
+	close_engine(&f);
+}
+
 /* Rows that lost their experts end their request, and theirs only, without a token. */
 static void test_lost_experts(void **state)
 {
@@ -579,6 +625,7 @@ int main(void)
 		cmocka_unit_test(test_stop_string),
 		cmocka_unit_test(test_cancel_running_and_waiting),
 		cmocka_unit_test(test_client_that_does_not_read),
+		cmocka_unit_test(test_mask),
 		cmocka_unit_test(test_lost_experts),
 		cmocka_unit_test(test_engine_lives_on_after_lost_experts),
 		cmocka_unit_test(test_refusals),
