@@ -50,6 +50,7 @@ OWNED = {
     r"expertd/.*\.pb-c\.h": ["net", "fleet", "expert", "engine", "admin", "ctl"],
     r"grpc/(health|reflection)/.*\.pb-c\.h": ["net", "ctl"],
     r"etcd/.*\.pb-c\.h": ["fleet"],
+    r"sqlite3\.h": ["gateway/store_sqlite.h"],
 }
 # Called function -> the rooms, or single files, that may call it.
 CALLERS = {

@@ -11,4 +11,9 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/json_guide.c daemon/gateway/json_guide.h daemon/gateway/json_state.c \
 	daemon/gateway/prompt.c daemon/gateway/prompt.h \
 	daemon/gateway/socket.c daemon/gateway/socket.h \
-	daemon/gateway/text.c daemon/gateway/text.h
+	daemon/gateway/text.c daemon/gateway/text.h \
+	daemon/gateway/money.c daemon/gateway/money.h \
+	daemon/gateway/store.c daemon/gateway/store.h \
+	daemon/gateway/store_sqlite.c daemon/gateway/store_sqlite.h daemon/gateway/sqlite_rows.c \
+	daemon/gateway/ledger.c daemon/gateway/ledger.h daemon/gateway/ledger_set.c daemon/gateway/ledger_set.h \
+	daemon/gateway/ledger_apply.c daemon/gateway/ledger_chain.c daemon/gateway/ledger_verify.c

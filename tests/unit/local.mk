@@ -85,6 +85,18 @@ tests_unit_test_trace_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_simulate_SOURCES = tests/unit/test_simulate.c
 tests_unit_test_simulate_LDADD = $(TEST_LIBS) -lm
 
+# gateway: money
+noinst_HEADERS += tests/unit/ledger_ops.h
+UNIT_GATEWAY = tests/unit/test_money tests/unit/test_ledger tests/unit/test_ledger_crash
+check_PROGRAMS += $(UNIT_GATEWAY)
+TESTS += $(UNIT_GATEWAY)
+tests_unit_test_money_SOURCES = tests/unit/test_money.c
+tests_unit_test_money_LDADD = $(TEST_LIBS)
+tests_unit_test_ledger_SOURCES = tests/unit/test_ledger.c
+tests_unit_test_ledger_LDADD = $(TEST_LIBS) $(SQLITE_LIBS)
+tests_unit_test_ledger_crash_SOURCES = tests/unit/test_ledger_crash.c
+tests_unit_test_ledger_crash_LDADD = $(TEST_LIBS)
+
 # trunk and engine; ref_ops is a scalar backend
 noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h
 UNIT_TRUNK = tests/unit/test_rope tests/unit/test_kv tests/unit/test_sampler tests/unit/test_scheduler \

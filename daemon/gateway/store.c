@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Choosing a store by its name. Layer L4. */
+#include "gateway/store.h"
+
+#include <string.h>
+
+int ex_store_open(const char *name, struct ex_err *err, struct ex_store **ret)
+{
+	if (strncmp(name, "sqlite:", 7) == 0 && name[7])
+		return ex_store_open_sqlite(name + 7, err, ret);
+	return ex_err_set(err, -EINVAL, "'%s' names no store: it is sqlite:PATH", name);
+}
+
+struct ex_store *ex_store_close(struct ex_store *s)
+{
+	return s ? s->ops->close(s) : NULL;
+}
+
+const char *ex_txn_kind_name(enum ex_txn_kind kind)
+{
+	static const char *const names[EX_TXN_KIND_N] = {
+		NULL, "credit", "grant", "hold", "post", "void", "timeout", "refund"};
+	return (unsigned)kind < EX_TXN_KIND_N && names[kind] ? names[kind] : "?";
+}
+
+const char *ex_book_name(enum ex_book book)
+{
+	static const char *const names[EX_BOOK_N] = {
+		"granted", "topped", "held_granted", "held_topped", "payments", "grants", "revenue"};
+	return (unsigned)book < EX_BOOK_N ? names[book] : "?";
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The ledger in one SQLite file: WAL, every commit synced. Layer L4.
+ *
+ * A transaction's rows are kept from change by triggers, balances from going below zero by constraints: a program with the file in hand is told,
+ * too. After an I/O error the file is closed, and opened anew with the next transaction: what SQLite holds of it may not be what is on the disk. */
+#include "gateway/store.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "gateway/store_sqlite.h"
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BUSY_MS 10000 /* for another process's transaction */
+
+const char *const ex_sqlite_sql[EX_SQL_N] = {
+	[EX_SQL_BEGIN] = "BEGIN",
+	[EX_SQL_BEGIN_WRITE] = "BEGIN IMMEDIATE",
+	[EX_SQL_COMMIT] = "COMMIT",
+	[EX_SQL_ROLLBACK] = "ROLLBACK",
+	[EX_SQL_HEAD] = "SELECT seq, hash FROM head",
+	[EX_SQL_SET_HEAD] = "UPDATE head SET seq = ?1, hash = ?2",
+	[EX_SQL_TXN_BY_KEY] = "SELECT " EX_SQL_TXN_COLUMNS " FROM txn WHERE key = ?1",
+	[EX_SQL_REFUNDS] = "SELECT " EX_SQL_TXN_COLUMNS " FROM txn WHERE kind = 7 AND ref = ?1",
+	[EX_SQL_TXNS] = "SELECT " EX_SQL_TXN_COLUMNS " FROM txn WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+	[EX_SQL_TXNS_OF] =
+		"SELECT " EX_SQL_TXN_COLUMNS " FROM txn WHERE account = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2",
+	[EX_SQL_ENTRIES] = "SELECT book, amount FROM entry WHERE txn = ?1",
+	[EX_SQL_ADD_TXN] = ("INSERT INTO txn (" EX_SQL_TXN_COLUMNS
+			    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, "
+			    "?14, ?15, ?16, ?17, ?18)"),
+	[EX_SQL_ADD_ENTRY] = "INSERT INTO entry (txn, book, amount) VALUES (?1, ?2, ?3)",
+	[EX_SQL_ADD_HOLD] = "INSERT INTO hold (txn, expires_us, owner) VALUES (?1, ?2, ?3)",
+	[EX_SQL_END_HOLD] = "DELETE FROM hold WHERE txn = ?1",
+	[EX_SQL_PURSE] = "SELECT " EX_SQL_PURSE_COLUMNS " FROM purse WHERE account = ?1",
+	[EX_SQL_PURSES] = "SELECT " EX_SQL_PURSE_COLUMNS " FROM purse ORDER BY account, currency",
+	[EX_SQL_SET_PURSE] =
+		"REPLACE INTO purse (" EX_SQL_PURSE_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+	[EX_SQL_HOLDS] =
+		("SELECT h.txn, t.account, h.expires_us, t.key, h.owner FROM hold h JOIN txn t ON t.seq = h.txn "
+		 "WHERE (?1 = 0 OR h.expires_us < ?1) AND (?2 IS NULL OR h.owner = ?2) ORDER BY h.txn"),
+};
+
+/* user_version: of these tables. */
+static const char schema[] =
+	"BEGIN EXCLUSIVE;"
+	"CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL);"
+	"INSERT INTO head VALUES (1, 0, zeroblob(32));"
+	"CREATE TABLE txn (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, kind INTEGER NOT NULL, key TEXT NOT NULL "
+	"UNIQUE,"
+	" account INTEGER NOT NULL CHECK (account > 0), currency TEXT NOT NULL, amount INTEGER NOT NULL CHECK (amount "
+	">= 0),"
+	" ref INTEGER NOT NULL, tariff INTEGER NOT NULL, api_key INTEGER NOT NULL, expires_us INTEGER NOT NULL,"
+	" prompt_hit INTEGER NOT NULL, prompt_miss INTEGER NOT NULL, completion INTEGER NOT NULL, reasoning INTEGER "
+	"NOT NULL,"
+	" owner TEXT NOT NULL, note TEXT NOT NULL, hash BLOB NOT NULL);"
+	"CREATE INDEX txn_account ON txn (account, seq);"
+	"CREATE INDEX txn_refund ON txn (ref) WHERE kind = 7;"
+	"CREATE TABLE entry (txn INTEGER NOT NULL REFERENCES txn (seq), book INTEGER NOT NULL, amount INTEGER NOT NULL,"
+	" PRIMARY KEY (txn, book)) WITHOUT ROWID;"
+	"CREATE TABLE purse (account INTEGER NOT NULL, currency TEXT NOT NULL,"
+	" granted INTEGER NOT NULL CHECK (granted >= 0), topped INTEGER NOT NULL CHECK (topped >= 0),"
+	" held_granted INTEGER NOT NULL CHECK (held_granted >= 0), held_topped INTEGER NOT NULL CHECK (held_topped >= "
+	"0),"
+	" payments INTEGER NOT NULL, grants INTEGER NOT NULL, revenue INTEGER NOT NULL,"
+	" PRIMARY KEY (account, currency)) WITHOUT ROWID;"
+	"CREATE TABLE hold (txn INTEGER PRIMARY KEY REFERENCES txn (seq), expires_us INTEGER NOT NULL, owner TEXT NOT "
+	"NULL);"
+	"CREATE TRIGGER txn_update BEFORE UPDATE ON txn BEGIN SELECT RAISE(ABORT, 'transactions are never changed'); "
+	"END;"
+	"CREATE TRIGGER txn_delete BEFORE DELETE ON txn BEGIN SELECT RAISE(ABORT, 'transactions are never deleted'); "
+	"END;"
+	"CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); "
+	"END;"
+	"CREATE TRIGGER entry_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); "
+	"END;"
+	"PRAGMA application_id = " EX_SQLITE_APPLICATION ";"
+	"PRAGMA user_version = " EX_SQLITE_VERSION ";"
+	"COMMIT;";
+
+/* --- errors ---------------------------------------------------------------------------------------------------------- */
+
+static int errno_of(int code)
+{
+	switch (code & 0xff) {
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+	case SQLITE_CONSTRAINT: /* the rows contradict what the ledger knows of them */
+		return -EUCLEAN;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+	case SQLITE_CANTOPEN:
+		return -ENOTCONN;
+	default:
+		return -EIO;
+	}
+}
+
+int ex_sqlite_failed(struct ex_sqlite *s, int code, struct ex_err *err)
+{
+	int rc = errno_of(code);
+	if (rc == -EIO || rc == -ENOTCONN)
+		s->broken = true;
+	return ex_err_set(err, rc, "the ledger '%s': %s%s", s->path,
+		s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(code),
+		rc == -EUCLEAN ? " (the database is damaged: restore a backup)" : "");
+}
+
+/* --- statements ------------------------------------------------------------------------------------------------------ */
+
+sqlite3_stmt *ex_sqlite_stmt(struct ex_sqlite *s, enum ex_sql which)
+{
+	sqlite3_stmt *q = s->stmt[which];
+	sqlite3_reset(q);
+	sqlite3_clear_bindings(q);
+	return q;
+}
+
+int ex_sqlite_run(struct ex_sqlite *s, sqlite3_stmt *q, struct ex_err *err)
+{
+	int code = sqlite3_step(q);
+	int rc = code == SQLITE_DONE ? 0 : ex_sqlite_failed(s, code, err);
+	sqlite3_reset(q);
+	return rc;
+}
+
+static void finalize_all(struct ex_sqlite *s)
+{
+	for (int i = 0; i < EX_SQL_N; i++) {
+		sqlite3_finalize(s->stmt[i]);
+		s->stmt[i] = NULL;
+	}
+}
+
+static int prepare_all(struct ex_sqlite *s, struct ex_err *err)
+{
+	for (int i = 0; i < EX_SQL_N; i++) {
+		int code =
+			sqlite3_prepare_v3(s->db, ex_sqlite_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->stmt[i], NULL);
+		if (code != SQLITE_OK)
+			return ex_sqlite_failed(s, code, err);
+	}
+	return 0;
+}
+
+/* --- opening --------------------------------------------------------------------------------------------------------- */
+
+static int pragma_number(struct ex_sqlite *s, const char *sql, int64_t *ret, struct ex_err *err)
+{
+	sqlite3_stmt *q = NULL;
+	int code = sqlite3_prepare_v2(s->db, sql, -1, &q, NULL);
+	if (code == SQLITE_OK)
+		code = sqlite3_step(q);
+	if (code == SQLITE_ROW)
+		*ret = sqlite3_column_int64(q, 0);
+	sqlite3_finalize(q);
+	return code == SQLITE_ROW ? 0 : ex_sqlite_failed(s, code, err);
+}
+
+/* A new file gets the tables; one that is something else is left alone. */
+static int check_schema(struct ex_sqlite *s, struct ex_err *err)
+{
+	int64_t application = 0, version = 0, n_tables = 0;
+	int rc = pragma_number(s, "PRAGMA application_id", &application, err);
+	if (rc == 0)
+		rc = pragma_number(s, "PRAGMA user_version", &version, err);
+	if (rc == 0)
+		rc = pragma_number(s, "SELECT count(*) FROM sqlite_schema", &n_tables, err);
+	if (rc < 0)
+		return rc;
+	if (application == 0 && n_tables == 0) {
+		int code = sqlite3_exec(s->db, schema, NULL, NULL, NULL);
+		return code == SQLITE_OK ? 0 : ex_sqlite_failed(s, code, err);
+	}
+	if (application != strtol(EX_SQLITE_APPLICATION, NULL, 0))
+		return ex_err_set(err, -EUCLEAN, "'%s' is a database, but no ledger", s->path);
+	if (version != strtol(EX_SQLITE_VERSION, NULL, 0))
+		return ex_err_set(err, -EUCLEAN,
+			"the ledger '%s' has version %lld of the tables; this expertd knows version %s", s->path,
+			(long long)version, EX_SQLITE_VERSION);
+	return 0;
+}
+
+static void close_file(struct ex_sqlite *s)
+{
+	finalize_all(s);
+	sqlite3_close_v2(s->db);
+	s->db = NULL;
+}
+
+/* The file is made here, so that nobody else can read it. */
+static int make_file(const struct ex_sqlite *s, struct ex_err *err)
+{
+	EX_CLEANUP(ex_closep) int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	return fd < 0 ? ex_err_errno(err, -errno, "cannot open the ledger '%s'", s->path) : 0;
+}
+
+static int open_file(struct ex_sqlite *s, struct ex_err *err)
+{
+	static const char setup[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+				    "PRAGMA wal_autocheckpoint = 4000; PRAGMA trusted_schema = OFF;";
+	int rc = make_file(s, err);
+	if (rc < 0)
+		return rc;
+	int code = sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	if (code == SQLITE_OK)
+		code = sqlite3_busy_timeout(s->db, BUSY_MS);
+	if (code == SQLITE_OK)
+		code = sqlite3_exec(s->db, setup, NULL, NULL, NULL);
+	rc = code == SQLITE_OK ? check_schema(s, err) : ex_sqlite_failed(s, code, err);
+	if (rc == 0)
+		rc = prepare_all(s, err);
+	if (rc < 0)
+		close_file(s);
+	s->broken = false;
+	return rc;
+}
+
+/* --- transactions ---------------------------------------------------------------------------------------------------- */
+
+static int read_head(struct ex_sqlite *s, struct ex_err *err, struct ex_store_head *ret)
+{
+	sqlite3_stmt *q = ex_sqlite_stmt(s, EX_SQL_HEAD);
+	int code = sqlite3_step(q), rc = 0;
+	if (code != SQLITE_ROW || sqlite3_column_bytes(q, 1) != EX_LEDGER_HASH)
+		rc = code == SQLITE_ROW || code == SQLITE_DONE
+			     ? ex_err_set(
+				       err, -EUCLEAN, "the ledger '%s' has no head (the database is damaged)", s->path)
+			     : ex_sqlite_failed(s, code, err);
+	else {
+		ret->seq = sqlite3_column_int64(q, 0);
+		memcpy(ret->hash, sqlite3_column_blob(q, 1), EX_LEDGER_HASH);
+	}
+	sqlite3_reset(q);
+	return rc;
+}
+
+static void roll_back(struct ex_store *store)
+{
+	struct ex_sqlite *s = ex_sqlite_of(store);
+	if (!s->db)
+		return;
+	for (int i = 0; i < EX_SQL_N; i++)
+		sqlite3_reset(s->stmt[i]);
+	if (!sqlite3_get_autocommit(s->db) && sqlite3_step(ex_sqlite_stmt(s, EX_SQL_ROLLBACK)) != SQLITE_DONE)
+		s->broken = true;
+	if (s->db)
+		sqlite3_reset(s->stmt[EX_SQL_ROLLBACK]);
+}
+
+static int begin(struct ex_store *store, bool write, struct ex_err *err, struct ex_store_head *ret)
+{
+	struct ex_sqlite *s = ex_sqlite_of(store);
+	int rc = 0;
+	if (s->broken)
+		close_file(s);
+	if (!s->db)
+		rc = open_file(s, err);
+	if (rc == 0)
+		rc = ex_sqlite_run(s, ex_sqlite_stmt(s, write ? EX_SQL_BEGIN_WRITE : EX_SQL_BEGIN), err);
+	if (rc < 0)
+		return rc;
+	rc = read_head(s, err, ret);
+	if (rc < 0)
+		roll_back(store);
+	return rc;
+}
+
+static int commit(struct ex_store *store, struct ex_err *err)
+{
+	struct ex_sqlite *s = ex_sqlite_of(store);
+	return ex_sqlite_run(s, ex_sqlite_stmt(s, EX_SQL_COMMIT), err);
+}
+
+static struct ex_store *close_store(struct ex_store *store)
+{
+	struct ex_sqlite *s = ex_sqlite_of(store);
+	close_file(s);
+	free(s->path);
+	free(s);
+	return NULL;
+}
+
+int ex_store_open_sqlite(const char *path, struct ex_err *err, struct ex_store **ret)
+{
+	static const struct ex_store_ops ops = {
+		.begin = begin,
+		.commit = commit,
+		.rollback = roll_back,
+		.find_txns = ex_sqlite_find_txns,
+		.find_refunds = ex_sqlite_find_refunds,
+		.find_purses = ex_sqlite_find_purses,
+		.save = ex_sqlite_save,
+		.each_txn = ex_sqlite_each_txn,
+		.each_purse = ex_sqlite_each_purse,
+		.each_hold = ex_sqlite_each_hold,
+		.close = close_store,
+	};
+	struct ex_sqlite *s = ex_calloc(1, sizeof *s);
+	if (s)
+		s->path = strdup(path);
+	if (!s || !s->path) {
+		free(s);
+		return ex_err_errno(err, -ENOMEM, "cannot open the ledger");
+	}
+	s->store.ops = &ops;
+	int rc = open_file(s, err);
+	if (rc < 0) {
+		close_store(&s->store);
+		return rc;
+	}
+	*ret = &s->store;
+	return 0;
+}
