@@ -2,7 +2,7 @@
 /* From the swapper's thread to a client. Layer L4. */
 #include "admin/shards.h"
 
-#include "admin/keep.h"
+#include "base/keep.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "expertd/admin.pb-c.h"

@@ -3,7 +3,7 @@
 #ifndef EX_ADMIN_VIEWS_H
 #define EX_ADMIN_VIEWS_H
 
-#include "admin/keep.h"
+#include "base/keep.h"
 #include "admin/service.h"
 #include "expertd/admin.pb-c.h"
 

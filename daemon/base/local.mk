@@ -4,6 +4,7 @@ libexpertd_la_SOURCES += \
 	daemon/base/macro.h \
 	daemon/base/clock.h \
 	daemon/base/dtype.c daemon/base/dtype.h \
+	daemon/base/keep.c daemon/base/keep.h \
 	daemon/base/err.c daemon/base/err.h \
 	daemon/base/mem.c daemon/base/mem.h \
 	daemon/base/str.c daemon/base/str.h \

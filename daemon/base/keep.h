@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory of one reply: many small pieces, freed together. Layer L4. Not thread-safe. */
-#ifndef EX_ADMIN_KEEP_H
-#define EX_ADMIN_KEEP_H
+/* Memory of one reply: many small pieces, freed together. Layer L0. Not thread-safe. */
+#ifndef EX_BASE_KEEP_H
+#define EX_BASE_KEEP_H
 
 #include "base/macro.h"
 #include <stdbool.h>

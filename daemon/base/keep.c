@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory of one reply. Layer L4. */
-#include "admin/keep.h"
+/* Memory of one reply. Layer L0. */
+#include "base/keep.h"
 
 #include "base/mem.h"
 #include "base/str.h"
