@@ -47,7 +47,7 @@ OWNED = {
     r"grpc/.*": ["net"],
     r"dlfcn\.h": ["expert/loader.c"],
     r"ini\.h": ["core", "base/params.c"],
-    r"expertd/.*\.pb-c\.h": ["net", "fleet", "expert", "engine", "admin", "ctl"],
+    r"expertd/.*\.pb-c\.h": ["net", "fleet", "expert", "engine", "admin", "gateway", "ctl"],
     r"grpc/(health|reflection)/.*\.pb-c\.h": ["net", "ctl"],
     r"etcd/.*\.pb-c\.h": ["fleet"],
     r"sqlite3\.h": ["gateway/store_sqlite.h"],

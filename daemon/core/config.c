@@ -6,6 +6,7 @@
 #include "fleet/members.h"
 #include "fleet/placement.h"
 #include "gateway/https.h"
+#include "gateway/store.h"
 #include <ctype.h>
 #include <grp.h>
 #include <limits.h>
@@ -107,6 +108,11 @@ static void check_roles(const struct ex_params *p, struct ex_config_errors *e)
 			"a router needs expert hosts: list them here, add [etcd] where they are registered, or "
 			"[expert] to "
 			"this process");
+	if (p->there[EX_SECTION_ledger] && !ex_config_is_router(p))
+		ex_config_error(e, "[ledger] needs [router]: accounts are kept where requests are taken");
+	if (p->there[EX_SECTION_ledger] && *p->ledger_store && !ex_store_known(p->ledger_store))
+		wrong(e, p, EX_P_ledger_store, "'%.100s' names no store: allowed is " EX_STORE_ALLOWED,
+			p->ledger_store);
 	if (p->there[EX_SECTION_metrics] && !*p->metrics_listen)
 		wrong(e, p, EX_P_metrics_listen, "[metrics] is there without an address: allowed is HOST:PORT");
 }

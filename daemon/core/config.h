@@ -38,6 +38,12 @@ static inline bool ex_config_is_https(const struct ex_params *p)
 	return ex_config_is_gateway(p) && (*p->gateway_tls_cert || *p->gateway_tls_key);
 }
 
+/* A router that keeps accounts. */
+static inline bool ex_config_has_ledger(const struct ex_params *p)
+{
+	return ex_config_is_router(p) && p->there[EX_SECTION_ledger];
+}
+
 enum ex_tls_mode { EX_TLS_OFF, EX_TLS_ALL, EX_TLS_CONTROL }; /* as [tls] mode's choices */
 static inline enum ex_tls_mode ex_config_tls(const struct ex_params *p)
 {

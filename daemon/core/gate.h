@@ -7,7 +7,7 @@
 #include "net/server.h"
 #include <stdatomic.h>
 
-#define EX_GATE_METHODS_MAX 4
+#define EX_GATE_METHODS_MAX 16
 
 struct ex_gate {
 	struct ex_gate_entry {

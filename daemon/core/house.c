@@ -238,6 +238,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 		h->admin_server = ex_server_stop(h->admin_server, h->grace_ms);
 	ex_house_free_gateway(h);
 	ex_house_free_router(h);
+	ex_house_free_ledger(h);
 	ex_house_free_experts(h);
 	ex_house_free_admin(h);
 	ex_weights_closep(&h->weights);
@@ -329,6 +330,8 @@ void ex_house_tick(struct ex_house *h)
 	ex_house_watch_tls(h);
 	ex_house_watch_registration(h);
 	ex_house_watch_start(h);
+	if (h->desk)
+		ex_desk_tick(h->desk);
 	if (h->dispatch) {
 		ex_house_apply_members(h);
 		watch_coverage(h);
@@ -358,6 +361,8 @@ size_t ex_house_threads(const struct ex_house *h, struct ex_house_thread out[sta
 		out[n++] = (struct ex_house_thread){"engine", ex_engine_turns(h->engine)};
 	if (h->gateway)
 		out[n++] = (struct ex_house_thread){"http-watch", ex_gateway_turns(h->gateway)};
+	if (h->desk)
+		out[n++] = (struct ex_house_thread){"ledger", ex_ledger_turns(ex_desk_ledger(h->desk))};
 	return n;
 }
 

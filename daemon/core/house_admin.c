@@ -62,17 +62,23 @@ static int each_plugin(void *ctx,
 	return ex_plugin_each(&o, fn, fn_ctx, err);
 }
 
-static int merge_methods(const struct ex_method *admin, const struct ex_gate *g, struct ex_method **ret)
+/* admin's own methods and those behind the gates, of which some have none. */
+static int merge_methods(
+	const struct ex_method *admin, const struct ex_gate *const *gates, size_t n_gates, struct ex_method **ret)
 {
-	size_t n = 0;
+	size_t n = 0, n_all;
 	while (admin[n].path)
 		n++;
-	struct ex_method *m = ex_calloc(n + g->n + 1, sizeof *m);
+	n_all = n;
+	for (size_t i = 0; i < n_gates; i++)
+		n_all += gates[i]->n;
+	struct ex_method *m = ex_calloc(n_all + 1, sizeof *m);
 	if (!m)
 		return -ENOMEM;
 	memcpy(m, admin, n * sizeof *m);
-	for (size_t i = 0; i < g->n; i++)
-		m[n + i] = g->m[i].method;
+	for (size_t i = 0; i < n_gates; i++)
+		for (size_t k = 0; k < gates[i]->n; k++)
+			m[n++] = gates[i]->m[k].method;
 	*ret = m;
 	return 0;
 }
@@ -126,6 +132,7 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		.each_plugin = each_plugin,
 		.ctx = h,
 	};
+	const struct ex_gate *const gates[] = {&h->gate, &h->gate_accounts};
 	h->admin_gid = (gid_t)-1;
 	int rc = *p->node_admin_group ? ex_config_group(p->node_admin_group, &h->admin_gid) : 0;
 	if (rc < 0)
@@ -135,7 +142,9 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		return rc;
 	if (o.is_router)
 		ex_gate_init(&h->gate, router_paths, p->router_prompt_bytes_max, 0);
-	rc = merge_methods(ex_admin_methods(h->admin, 0), &h->gate, &h->admin_methods);
+	if (ex_config_has_ledger(p))
+		ex_gate_init(&h->gate_accounts, ex_accounts_service_paths, 0, 0);
+	rc = merge_methods(ex_admin_methods(h->admin, 0), gates, EX_ARRAY_LEN(gates), &h->admin_methods);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot serve the admin socket");
 	rc = start_server(h, err);

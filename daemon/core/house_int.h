@@ -15,6 +15,8 @@
 #include "expert/service.h"
 #include "fleet/registrar.h"
 #include "gateway/edge.h"
+#include "gateway/admit_accounts.h"
+#include "gateway/service.h"
 
 /* What a plugin is told, and what it may tell. */
 struct ex_plugin_host {
@@ -61,8 +63,8 @@ struct ex_house {
 
 	struct ex_loop *loop_admin, *loop_control, *loop_data, *loop_dispatch, *loop_clients;
 	struct ex_admin *admin;
-	struct ex_admin_parts shown; /* what admin sees; changed by show() */
-	struct ex_gate gate;         /* Router methods on the admin socket */
+	struct ex_admin_parts shown;        /* what admin sees; changed by show() */
+	struct ex_gate gate, gate_accounts; /* Router and Accounts methods on the admin socket */
 	struct ex_method *admin_methods;
 	struct ex_server *admin_server;
 	struct ex_metrics_http *http;
@@ -113,6 +115,11 @@ struct ex_house {
 	struct ex_gateway *gateway;
 	int http_fd;          /* handed over by systemd; -1: none */
 	char fingerprint[16]; /* of the model, in the gateway's answers */
+
+	char *ledger_store; /* as ex_store_open */
+	struct ex_desk *desk;
+	struct ex_admit_accounts *admit_accounts;
+	struct ex_accounts_service *accounts_service;
 };
 
 int ex_house_build_admin(struct ex_house *h, struct ex_err *err);   /* [loader] */
@@ -140,6 +147,8 @@ void ex_house_reload_https(struct ex_house *h, const struct ex_params *p); /* [m
 /* Once the router serves. [loader] */
 int ex_house_build_gateway(struct ex_house *h, struct ex_err *err);
 void ex_house_free_gateway(struct ex_house *h); /* [main] before the router; its engine's requests have ended */
+int ex_house_build_ledger(struct ex_house *h, struct ex_err *err); /* [loader] before requests are taken */
+void ex_house_free_ledger(struct ex_house *h);                     /* [main] after all who ask it */
 /* [router] peers as they are now: the first list. [loader] */
 int ex_house_copy_peers(struct ex_house *h, struct ex_err *err);
 int ex_house_follow_members(struct ex_house *h, struct ex_err *err); /* [loader] before dispatch is used */

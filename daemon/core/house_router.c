@@ -277,7 +277,9 @@ int ex_house_build_router(struct ex_house *h, struct ex_err *err)
 	if (rc < 0)
 		return rc;
 	ex_house_show(h);
-	rc = start_service(h, err);
+	rc = ex_config_has_ledger(h->p) ? ex_house_build_ledger(h, err) : 0;
+	if (rc == 0)
+		rc = start_service(h, err);
 	if (rc == 0)
 		rc = ex_house_build_mover(h, err);
 	return rc < 0 ? rc : wait_covered(h, err);

@@ -21,6 +21,7 @@ enum {
 
 #define CTL_OPTS_MAX       24
 #define CTL_ADMIN          "/expertd.v1.Admin/"
+#define CTL_ACCOUNTS       "/expertd.v1.Accounts/"
 #define CTL_DEFAULT_SOCKET "/run/expertd/admin.sock"
 
 struct ctl_opt {
@@ -76,6 +77,8 @@ int ctl_call(struct ctl *c, const char *path, const ProtobufCMessage *request, c
 /* A call of the Admin service; ret: a T ** of the reply's type. With --json the reply is printed, and *ret is NULL. */
 int ctl_admin(
 	struct ctl *c, const char *method, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret);
+/* The same of any service: path is "/package.Service/Method". */
+int ctl_ask(struct ctl *c, const char *path, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret);
 /* A server stream: fn gets every reply in order; non-zero from fn ends the stream and is returned. SIGINT cancels: 130.
  */
 int ctl_stream(struct ctl *c, const char *path, const ProtobufCMessage *request,
@@ -130,12 +133,29 @@ int ctl_cmd_plugin_check(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_show(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_synth(struct ctl *c, int argc, char **argv);
 int ctl_cmd_fleet_simulate(struct ctl *c, int argc, char **argv);
+int ctl_cmd_account_create(struct ctl *c, int argc, char **argv);
+int ctl_cmd_account_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_account_show(struct ctl *c, int argc, char **argv);
+int ctl_cmd_account_suspend(struct ctl *c, int argc, char **argv);
+int ctl_cmd_account_resume(struct ctl *c, int argc, char **argv);
+int ctl_cmd_account_tier(struct ctl *c, int argc, char **argv);
+int ctl_cmd_key_create(struct ctl *c, int argc, char **argv);
+int ctl_cmd_key_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_key_revoke(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_credit(struct ctl *c, int argc, char **argv);
+int ctl_cmd_ledger_verify(struct ctl *c, int argc, char **argv);
+int ctl_cmd_ledger_show(struct ctl *c, int argc, char **argv);
+int ctl_cmd_tariff_set(struct ctl *c, int argc, char **argv);
+int ctl_cmd_tariff_list(struct ctl *c, int argc, char **argv);
+int ctl_cmd_usage(struct ctl *c, int argc, char **argv);
 int ctl_cmd_events(struct ctl *c, int argc, char **argv);
 int ctl_cmd_metrics(struct ctl *c, int argc, char **argv);
 int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
-	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_apply[], ctl_opts_swap[], ctl_opts_unload[];
+	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_apply[], ctl_opts_swap[], ctl_opts_unload[],
+	ctl_opts_account_create[], ctl_opts_key_create[], ctl_opts_credit[], ctl_opts_ledger_show[],
+	ctl_opts_tariff_set[], ctl_opts_usage[];
 
 #endif

@@ -67,12 +67,9 @@ int ctl_call(struct ctl *c, const char *path, const ProtobufCMessage *request, c
 	return *ret ? CTL_OK : ctl_fail(CTL_FAILED, "malformed reply to %s: is the daemon of another version?", path);
 }
 
-int ctl_admin(
-	struct ctl *c, const char *method, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret)
+int ctl_ask(struct ctl *c, const char *path, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret)
 {
-	char path[64];
 	ProtobufCMessage *m = NULL;
-	snprintf(path, sizeof path, CTL_ADMIN "%s", method);
 	int rc = ctl_call(c, path, q, d, &m);
 	if (!rc && c->json) {
 		ctl_print_json(ctl_json(m), false);
@@ -81,6 +78,14 @@ int ctl_admin(
 	}
 	memcpy(ret, &m, sizeof m); /* ret is a T ** */
 	return rc;
+}
+
+int ctl_admin(
+	struct ctl *c, const char *method, const ProtobufCMessage *q, const ProtobufCMessageDescriptor *d, void *ret)
+{
+	char path[64];
+	snprintf(path, sizeof path, CTL_ADMIN "%s", method);
+	return ctl_ask(c, path, q, d, ret);
 }
 
 /* --- streams: the loop's thread queues what comes, the main thread takes it out -------------------------- */

@@ -28,7 +28,7 @@ struct job {
 struct ex_ledger {
 	uint32_t magic;
 	struct ex_store *store; /* [writer] once it runs */
-	void (*changed)(void *ctx, bool up);
+	void (*changed)(void *ctx, bool up, const char *why);
 	void *changed_ctx;
 	uint64_t retry_ns;
 	pthread_t writer;
@@ -160,7 +160,7 @@ static void note(struct ex_ledger *l, int rc, const struct ex_err *err)
 	l->stat.up = rc == 0;
 	ex_lock_give(&l->lock);
 	if (was_up != (rc == 0) && l->changed)
-		l->changed(l->changed_ctx, rc == 0);
+		l->changed(l->changed_ctx, rc == 0, rc < 0 ? ex_err_text(&l->down) : NULL);
 }
 
 /* A store that is down is not asked for every operation anew. */

@@ -46,8 +46,8 @@ struct ex_ledger_op {
 struct ex_ledger_opts {
 	const char *store; /* as ex_store_open */
 	unsigned retry_ms; /* how often a store that is down is tried; 0: 500 */
-	/* The store went down (0: why) or is back. [writer] NULL: none */
-	void (*changed)(void *ctx, bool up);
+	/* The store went down, or is back. [writer] NULL: none */
+	void (*changed)(void *ctx, bool up, const char *why);
 	void *ctx;
 };
 

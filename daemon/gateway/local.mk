@@ -12,8 +12,13 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/prompt.c daemon/gateway/prompt.h \
 	daemon/gateway/socket.c daemon/gateway/socket.h \
 	daemon/gateway/text.c daemon/gateway/text.h \
+	daemon/gateway/accounts.c daemon/gateway/accounts.h \
+	daemon/gateway/admit_accounts.c daemon/gateway/admit_accounts.h \
+	daemon/gateway/charges.c daemon/gateway/charges.h daemon/gateway/charges_file.c daemon/gateway/charges_file.h \
+	daemon/gateway/desk.c daemon/gateway/desk.h \
+	daemon/gateway/service.c daemon/gateway/service.h daemon/gateway/service_int.h daemon/gateway/service_ledger.c \
 	daemon/gateway/money.c daemon/gateway/money.h \
 	daemon/gateway/store.c daemon/gateway/store.h \
-	daemon/gateway/store_sqlite.c daemon/gateway/store_sqlite.h daemon/gateway/sqlite_rows.c \
+	daemon/gateway/store_sqlite.c daemon/gateway/store_sqlite.h daemon/gateway/sqlite_rows.c daemon/gateway/sqlite_accounts.c \
 	daemon/gateway/ledger.c daemon/gateway/ledger.h daemon/gateway/ledger_set.c daemon/gateway/ledger_set.h \
 	daemon/gateway/ledger_apply.c daemon/gateway/ledger_chain.c daemon/gateway/ledger_verify.c

@@ -6,14 +6,14 @@
 
 /* --- out of the file: what is there is not trusted to be what was written ------------------------------------------------ */
 
-static int damaged(struct ex_sqlite *s, struct ex_err *err, const char *what, int64_t seq)
+int ex_sqlite_damaged(struct ex_sqlite *s, struct ex_err *err, const char *what, int64_t seq)
 {
 	return ex_err_set(err, -EUCLEAN,
 		"the ledger '%s': %s %lld cannot be read (the database is damaged: restore a backup)", s->path, what,
 		(long long)seq);
 }
 
-static bool take_text(sqlite3_stmt *q, int column, char *out, size_t size)
+bool ex_sqlite_take_text(sqlite3_stmt *q, int column, char *out, size_t size)
 {
 	const char *text = (const char *)sqlite3_column_text(q, column);
 	size_t n = (size_t)sqlite3_column_bytes(q, column);
@@ -46,11 +46,12 @@ static bool take_txn(sqlite3_stmt *q, struct ex_txn *t)
 	if (sqlite3_column_bytes(q, 17) != EX_LEDGER_HASH)
 		return false;
 	memcpy(t->hash, sqlite3_column_blob(q, 17), EX_LEDGER_HASH);
-	return t->kind >= EX_TXN_CREDIT && t->kind < EX_TXN_KIND_N && take_text(q, 3, t->key, sizeof t->key) &&
-	       take_text(q, 5, t->currency, sizeof t->currency) && take_u32(q, 11, &t->tokens.prompt_hit) &&
+	return t->kind >= EX_TXN_CREDIT && t->kind < EX_TXN_KIND_N &&
+	       ex_sqlite_take_text(q, 3, t->key, sizeof t->key) &&
+	       ex_sqlite_take_text(q, 5, t->currency, sizeof t->currency) && take_u32(q, 11, &t->tokens.prompt_hit) &&
 	       take_u32(q, 12, &t->tokens.prompt_miss) && take_u32(q, 13, &t->tokens.completion) &&
-	       take_u32(q, 14, &t->tokens.reasoning) && take_text(q, 15, t->owner, sizeof t->owner) &&
-	       take_text(q, 16, t->note, sizeof t->note);
+	       take_u32(q, 14, &t->tokens.reasoning) && ex_sqlite_take_text(q, 15, t->owner, sizeof t->owner) &&
+	       ex_sqlite_take_text(q, 16, t->note, sizeof t->note);
 }
 
 static int take_entries(struct ex_sqlite *s, struct ex_txn *t, struct ex_err *err)
@@ -61,7 +62,7 @@ static int take_entries(struct ex_sqlite *s, struct ex_txn *t, struct ex_err *er
 	while (rc == 0 && (code = sqlite3_step(q)) == SQLITE_ROW) {
 		int book = sqlite3_column_int(q, 0);
 		if (book < 0 || book >= EX_BOOK_N)
-			rc = damaged(s, err, "transaction", t->seq);
+			rc = ex_sqlite_damaged(s, err, "transaction", t->seq);
 		else
 			t->moved[book] = sqlite3_column_int64(q, 1);
 	}
@@ -77,7 +78,7 @@ static int each_row(struct ex_sqlite *s, sqlite3_stmt *q, ex_txn_fn *fn, void *c
 	struct ex_txn t;
 	int code = SQLITE_DONE, rc = 0;
 	while (rc == 0 && (code = sqlite3_step(q)) == SQLITE_ROW) {
-		rc = take_txn(q, &t) ? take_entries(s, &t, err) : damaged(s, err, "transaction", t.seq);
+		rc = take_txn(q, &t) ? take_entries(s, &t, err) : ex_sqlite_damaged(s, err, "transaction", t.seq);
 		if (rc == 0)
 			rc = fn(ctx, &t);
 	}
@@ -132,9 +133,9 @@ static int each_purse_row(struct ex_sqlite *s, sqlite3_stmt *q, ex_purse_fn *fn,
 		struct ex_purse p = {.account = sqlite3_column_int64(q, 0)};
 		for (int b = 0; b < EX_BOOK_N; b++)
 			p.balance[b] = sqlite3_column_int64(q, 2 + b);
-		rc = take_text(q, 1, p.currency, sizeof p.currency)
+		rc = ex_sqlite_take_text(q, 1, p.currency, sizeof p.currency)
 			     ? fn(ctx, &p)
-			     : damaged(s, err, "the balance of account", p.account);
+			     : ex_sqlite_damaged(s, err, "the balance of account", p.account);
 	}
 	if (rc == 0 && code != SQLITE_DONE)
 		rc = ex_sqlite_failed(s, code, err);
@@ -174,9 +175,10 @@ int ex_sqlite_each_hold(
 		struct ex_hold h = {.txn = sqlite3_column_int64(q, 0),
 			.account = sqlite3_column_int64(q, 1),
 			.expires_us = sqlite3_column_int64(q, 2)};
-		rc = take_text(q, 3, h.key, sizeof h.key) && take_text(q, 4, h.owner, sizeof h.owner)
+		rc = ex_sqlite_take_text(q, 3, h.key, sizeof h.key) &&
+				     ex_sqlite_take_text(q, 4, h.owner, sizeof h.owner)
 			     ? fn(ctx, &h)
-			     : damaged(s, err, "hold", h.txn);
+			     : ex_sqlite_damaged(s, err, "hold", h.txn);
 	}
 	if (rc == 0 && code != SQLITE_DONE)
 		rc = ex_sqlite_failed(s, code, err);
@@ -227,7 +229,7 @@ static int note_hold(struct ex_sqlite *s, const struct ex_txn *t, struct ex_err 
 	sqlite3_bind_int64(q, 1, t->ref);
 	int rc = ex_sqlite_run(s, q, err);
 	if (rc == 0 && sqlite3_changes(s->db) != 1)
-		rc = damaged(s, err, "the hold of transaction", t->ref);
+		rc = ex_sqlite_damaged(s, err, "the hold of transaction", t->ref);
 	return rc;
 }
 

@@ -4,11 +4,18 @@
 
 #include <string.h>
 
+#define SQLITE "sqlite:"
+
+bool ex_store_known(const char *name)
+{
+	return strncmp(name, SQLITE "/", strlen(SQLITE "/")) == 0;
+}
+
 int ex_store_open(const char *name, struct ex_err *err, struct ex_store **ret)
 {
-	if (strncmp(name, "sqlite:", 7) == 0 && name[7])
-		return ex_store_open_sqlite(name + 7, err, ret);
-	return ex_err_set(err, -EINVAL, "'%s' names no store: it is sqlite:PATH", name);
+	if (!ex_store_known(name))
+		return ex_err_set(err, -EINVAL, "'%.100s' names no store: allowed is " EX_STORE_ALLOWED, name);
+	return ex_store_open_sqlite(name + strlen(SQLITE), err, ret);
 }
 
 struct ex_store *ex_store_close(struct ex_store *s)

@@ -75,7 +75,8 @@ struct ex_purse {
 };
 
 struct ex_store_head {
-	int64_t seq; /* of the last transaction */
+	int64_t seq;      /* of the last transaction */
+	int64_t revision; /* of accounts, keys and tariffs: it grows with each change */
 	uint8_t hash[EX_LEDGER_HASH];
 };
 
@@ -85,11 +86,51 @@ struct ex_hold {
 	char key[EX_LEDGER_KEY_MAX + 1], owner[EX_LEDGER_OWNER_MAX + 1];
 };
 
+/* --- who has accounts, and what is charged --------------------------------------------------------------------- */
+
+#define EX_ACCOUNT_NAME_MAX 64
+#define EX_TIER_NAME_MAX    32
+#define EX_KEY_LABEL_MAX    64
+#define EX_KEY_TAIL         4
+#define EX_MODEL_NAME_MAX   128
+
+struct ex_account {
+	int64_t id, created_us;
+	char name[EX_ACCOUNT_NAME_MAX + 1], tier[EX_TIER_NAME_MAX + 1];
+	bool suspended;
+};
+
+/* A key that requests are made with. Only its digest is known. */
+struct ex_api_key {
+	int64_t id, account, created_us, revoked_us; /* revoked_us 0: it is good */
+	uint8_t sha256[32];
+	char tail[EX_KEY_TAIL + 1]; /* its last characters, to tell keys apart by */
+	char label[EX_KEY_LABEL_MAX + 1];
+};
+
+/* Prices of a model from an instant on, in nano-units a token. Never changed, only followed. */
+struct ex_tariff {
+	int64_t id, from_us;
+	char model[EX_MODEL_NAME_MAX + 1], currency[EX_CURRENCY_MAX];
+	int64_t hit, miss, completion;
+};
+
+/* What one key used on one day (UTC) at one tariff. */
+struct ex_usage_row {
+	int64_t day; /* since the epoch */
+	int64_t api_key, tariff, n_requests, hit, miss, completion, reasoning;
+	int64_t charged; /* less what was refunded */
+};
+
 struct ex_store;
 /* Called for each row; non-zero ends the loading, which returns it. */
 typedef int ex_txn_fn(void *ctx, const struct ex_txn *t);
 typedef int ex_purse_fn(void *ctx, const struct ex_purse *p);
 typedef int ex_hold_fn(void *ctx, const struct ex_hold *h);
+typedef int ex_account_fn(void *ctx, const struct ex_account *a);
+typedef int ex_api_key_fn(void *ctx, const struct ex_api_key *k);
+typedef int ex_tariff_fn(void *ctx, const struct ex_tariff *t);
+typedef int ex_usage_fn(void *ctx, const struct ex_usage_row *u);
 
 struct ex_store_ops {
 	/* A transaction for writing; takes the head. For reading: everything read until the end is of one instant. */
@@ -116,6 +157,21 @@ struct ex_store_ops {
 	/* Pending holds. expired_us: only those that expired before; 0: all. owner: only its own; NULL: all. */
 	int (*each_hold)(struct ex_store *s, int64_t expired_us, const char *owner, ex_hold_fn *fn, void *ctx,
 		struct ex_err *err);
+
+	/* Accounts, keys and tariffs, ascending by id. */
+	int (*each_account)(struct ex_store *s, ex_account_fn *fn, void *ctx, struct ex_err *err);
+	int (*each_key)(struct ex_store *s, ex_api_key_fn *fn, void *ctx, struct ex_err *err);
+	int (*each_tariff)(struct ex_store *s, ex_tariff_fn *fn, void *ctx, struct ex_err *err);
+	/* New rows get their ids. -EEXIST: there is one of that name, digest, or model and instant. */
+	int (*add_account)(struct ex_store *s, struct ex_account *a, struct ex_err *err);
+	int (*add_key)(struct ex_store *s, struct ex_api_key *k, struct ex_err *err);
+	int (*add_tariff)(struct ex_store *s, struct ex_tariff *t, struct ex_err *err);
+	/* Tier and suspended; revoked_us. */
+	int (*set_account)(struct ex_store *s, const struct ex_account *a, struct ex_err *err);
+	int (*set_key)(struct ex_store *s, const struct ex_api_key *k, struct ex_err *err);
+	/* Ascending by day, key, tariff. */
+	int (*each_usage)(
+		struct ex_store *s, int64_t account, int64_t since_us, ex_usage_fn *fn, void *ctx, struct ex_err *err);
 	struct ex_store *(*close)(struct ex_store *s);
 };
 
@@ -124,7 +180,9 @@ struct ex_store {
 	const struct ex_store_ops *ops;
 };
 
-/* "sqlite:PATH" or "postgres:CONNINFO". Makes what is not there yet. -EINVAL: no such kind of store. */
+/* Makes what is not there yet. name: EX_STORE_ALLOWED. -EINVAL: no such kind of store. */
+#define EX_STORE_ALLOWED "sqlite:PATH, with an absolute path"
+bool ex_store_known(const char *name);
 int ex_store_open(const char *name, struct ex_err *err, struct ex_store **ret);
 struct ex_store *ex_store_close(struct ex_store *s);
 EX_DEFINE_CLEANUP(struct ex_store, ex_store_close)

@@ -19,7 +19,7 @@ const char *const ex_sqlite_sql[EX_SQL_N] = {
 	[EX_SQL_BEGIN_WRITE] = "BEGIN IMMEDIATE",
 	[EX_SQL_COMMIT] = "COMMIT",
 	[EX_SQL_ROLLBACK] = "ROLLBACK",
-	[EX_SQL_HEAD] = "SELECT seq, hash FROM head",
+	[EX_SQL_HEAD] = "SELECT seq, hash, revision FROM head",
 	[EX_SQL_SET_HEAD] = "UPDATE head SET seq = ?1, hash = ?2",
 	[EX_SQL_TXN_BY_KEY] = "SELECT " EX_SQL_TXN_COLUMNS " FROM txn WHERE key = ?1",
 	[EX_SQL_REFUNDS] = "SELECT " EX_SQL_TXN_COLUMNS " FROM txn WHERE kind = 7 AND ref = ?1",
@@ -40,13 +40,31 @@ const char *const ex_sqlite_sql[EX_SQL_N] = {
 	[EX_SQL_HOLDS] =
 		("SELECT h.txn, t.account, h.expires_us, t.key, h.owner FROM hold h JOIN txn t ON t.seq = h.txn "
 		 "WHERE (?1 = 0 OR h.expires_us < ?1) AND (?2 IS NULL OR h.owner = ?2) ORDER BY h.txn"),
+	[EX_SQL_ACCOUNTS] = "SELECT id, created_us, name, tier, suspended FROM account ORDER BY id",
+	[EX_SQL_KEYS] = "SELECT id, account, created_us, revoked_us, sha256, tail, label FROM api_key ORDER BY id",
+	[EX_SQL_TARIFFS] = "SELECT id, from_us, model, currency, hit, miss, completion FROM tariff ORDER BY id",
+	[EX_SQL_ADD_ACCOUNT] = ("INSERT INTO account (created_us, name, tier, suspended) VALUES (?1, ?2, ?3, ?4) "
+				"ON CONFLICT DO NOTHING"),
+	[EX_SQL_ADD_KEY] = ("INSERT INTO api_key (account, created_us, revoked_us, sha256, tail, label) "
+			    "VALUES (?1, ?2, 0, ?3, ?4, ?5) ON CONFLICT DO NOTHING"),
+	[EX_SQL_ADD_TARIFF] = ("INSERT INTO tariff (from_us, model, currency, hit, miss, completion) "
+			       "VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"),
+	[EX_SQL_SET_ACCOUNT] = "UPDATE account SET tier = ?2, suspended = ?3 WHERE id = ?1",
+	[EX_SQL_SET_KEY] = "UPDATE api_key SET revoked_us = ?2 WHERE id = ?1",
+	[EX_SQL_REVISE] = "UPDATE head SET revision = revision + 1",
+	[EX_SQL_USAGE] =
+		("SELECT t.time_us / 86400000000 AS day, t.api_key, t.tariff, sum(t.kind = 4), sum(t.prompt_hit), "
+		 "sum(t.prompt_miss), sum(t.completion), sum(t.reasoning), coalesce(sum(e.amount), 0) FROM txn t "
+		 "LEFT JOIN entry e ON e.txn = t.seq AND e.book = 6 WHERE t.account = ?1 AND t.time_us >= ?2 "
+		 "AND (t.kind = 4 OR (t.kind = 7 AND e.amount < 0)) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"),
 };
 
 /* user_version: of these tables. */
 static const char schema[] =
 	"BEGIN EXCLUSIVE;"
-	"CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL);"
-	"INSERT INTO head VALUES (1, 0, zeroblob(32));"
+	"CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,"
+	" revision INTEGER NOT NULL);"
+	"INSERT INTO head VALUES (1, 0, zeroblob(32), 0);"
 	"CREATE TABLE txn (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, kind INTEGER NOT NULL, key TEXT NOT NULL "
 	"UNIQUE,"
 	" account INTEGER NOT NULL CHECK (account > 0), currency TEXT NOT NULL, amount INTEGER NOT NULL CHECK (amount "
@@ -67,6 +85,15 @@ static const char schema[] =
 	" PRIMARY KEY (account, currency)) WITHOUT ROWID;"
 	"CREATE TABLE hold (txn INTEGER PRIMARY KEY REFERENCES txn (seq), expires_us INTEGER NOT NULL, owner TEXT NOT "
 	"NULL);"
+	"CREATE TABLE account (id INTEGER PRIMARY KEY AUTOINCREMENT, created_us INTEGER NOT NULL, name TEXT NOT NULL "
+	"UNIQUE,"
+	" tier TEXT NOT NULL, suspended INTEGER NOT NULL);"
+	"CREATE TABLE api_key (id INTEGER PRIMARY KEY AUTOINCREMENT, account INTEGER NOT NULL REFERENCES account (id),"
+	" created_us INTEGER NOT NULL, revoked_us INTEGER NOT NULL, sha256 BLOB NOT NULL UNIQUE, tail TEXT NOT NULL,"
+	" label TEXT NOT NULL);"
+	"CREATE TABLE tariff (id INTEGER PRIMARY KEY AUTOINCREMENT, from_us INTEGER NOT NULL, model TEXT NOT NULL,"
+	" currency TEXT NOT NULL, hit INTEGER NOT NULL CHECK (hit >= 0), miss INTEGER NOT NULL CHECK (miss >= 0),"
+	" completion INTEGER NOT NULL CHECK (completion >= 0), UNIQUE (model, from_us));"
 	"CREATE TRIGGER txn_update BEFORE UPDATE ON txn BEGIN SELECT RAISE(ABORT, 'transactions are never changed'); "
 	"END;"
 	"CREATE TRIGGER txn_delete BEFORE DELETE ON txn BEGIN SELECT RAISE(ABORT, 'transactions are never deleted'); "
@@ -74,6 +101,8 @@ static const char schema[] =
 	"CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); "
 	"END;"
 	"CREATE TRIGGER entry_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); "
+	"END;"
+	"CREATE TRIGGER tariff_update BEFORE UPDATE ON tariff BEGIN SELECT RAISE(ABORT, 'tariffs are never changed'); "
 	"END;"
 	"PRAGMA application_id = " EX_SQLITE_APPLICATION ";"
 	"PRAGMA user_version = " EX_SQLITE_VERSION ";"
@@ -234,6 +263,7 @@ static int read_head(struct ex_sqlite *s, struct ex_err *err, struct ex_store_he
 			     : ex_sqlite_failed(s, code, err);
 	else {
 		ret->seq = sqlite3_column_int64(q, 0);
+		ret->revision = sqlite3_column_int64(q, 2);
 		memcpy(ret->hash, sqlite3_column_blob(q, 1), EX_LEDGER_HASH);
 	}
 	sqlite3_reset(q);
@@ -299,6 +329,15 @@ int ex_store_open_sqlite(const char *path, struct ex_err *err, struct ex_store *
 		.each_txn = ex_sqlite_each_txn,
 		.each_purse = ex_sqlite_each_purse,
 		.each_hold = ex_sqlite_each_hold,
+		.each_account = ex_sqlite_each_account,
+		.each_key = ex_sqlite_each_key,
+		.each_tariff = ex_sqlite_each_tariff,
+		.add_account = ex_sqlite_add_account,
+		.add_key = ex_sqlite_add_key,
+		.add_tariff = ex_sqlite_add_tariff,
+		.set_account = ex_sqlite_set_account,
+		.set_key = ex_sqlite_set_key,
+		.each_usage = ex_sqlite_each_usage,
 		.close = close_store,
 	};
 	struct ex_sqlite *s = ex_calloc(1, sizeof *s);

@@ -35,6 +35,16 @@ enum ex_sql {
 	EX_SQL_PURSES,
 	EX_SQL_SET_PURSE,
 	EX_SQL_HOLDS,
+	EX_SQL_ACCOUNTS,
+	EX_SQL_KEYS,
+	EX_SQL_TARIFFS,
+	EX_SQL_ADD_ACCOUNT,
+	EX_SQL_ADD_KEY,
+	EX_SQL_ADD_TARIFF,
+	EX_SQL_SET_ACCOUNT,
+	EX_SQL_SET_KEY,
+	EX_SQL_REVISE,
+	EX_SQL_USAGE,
 	EX_SQL_N,
 };
 extern const char *const ex_sqlite_sql[EX_SQL_N];
@@ -71,5 +81,21 @@ int ex_sqlite_each_txn(struct ex_store *store, int64_t after_seq, int64_t accoun
 int ex_sqlite_each_purse(struct ex_store *store, ex_purse_fn *fn, void *ctx, struct ex_err *err);
 int ex_sqlite_each_hold(
 	struct ex_store *store, int64_t expired_us, const char *owner, ex_hold_fn *fn, void *ctx, struct ex_err *err);
+
+int ex_sqlite_each_account(struct ex_store *store, ex_account_fn *fn, void *ctx, struct ex_err *err);
+int ex_sqlite_each_key(struct ex_store *store, ex_api_key_fn *fn, void *ctx, struct ex_err *err);
+int ex_sqlite_each_tariff(struct ex_store *store, ex_tariff_fn *fn, void *ctx, struct ex_err *err);
+int ex_sqlite_add_account(struct ex_store *store, struct ex_account *a, struct ex_err *err);
+int ex_sqlite_add_key(struct ex_store *store, struct ex_api_key *k, struct ex_err *err);
+int ex_sqlite_add_tariff(struct ex_store *store, struct ex_tariff *t, struct ex_err *err);
+int ex_sqlite_set_account(struct ex_store *store, const struct ex_account *a, struct ex_err *err);
+int ex_sqlite_set_key(struct ex_store *store, const struct ex_api_key *k, struct ex_err *err);
+int ex_sqlite_each_usage(
+	struct ex_store *store, int64_t account, int64_t since_us, ex_usage_fn *fn, void *ctx, struct ex_err *err);
+
+/* A text column into out; false when it does not fit, or is none. */
+bool ex_sqlite_take_text(sqlite3_stmt *q, int column, char *out, size_t size);
+/* err says what cannot be read; -EUCLEAN. */
+int ex_sqlite_damaged(struct ex_sqlite *s, struct ex_err *err, const char *what, int64_t id);
 
 #endif

@@ -87,7 +87,8 @@ tests_unit_test_simulate_LDADD = $(TEST_LIBS) -lm
 
 # gateway: money
 noinst_HEADERS += tests/unit/ledger_ops.h
-UNIT_GATEWAY = tests/unit/test_money tests/unit/test_ledger tests/unit/test_ledger_crash
+UNIT_GATEWAY = tests/unit/test_money tests/unit/test_ledger tests/unit/test_ledger_crash \
+	tests/unit/test_accounts tests/unit/test_admit_accounts
 check_PROGRAMS += $(UNIT_GATEWAY)
 TESTS += $(UNIT_GATEWAY)
 tests_unit_test_money_SOURCES = tests/unit/test_money.c
@@ -96,6 +97,10 @@ tests_unit_test_ledger_SOURCES = tests/unit/test_ledger.c
 tests_unit_test_ledger_LDADD = $(TEST_LIBS) $(SQLITE_LIBS)
 tests_unit_test_ledger_crash_SOURCES = tests/unit/test_ledger_crash.c
 tests_unit_test_ledger_crash_LDADD = $(TEST_LIBS)
+tests_unit_test_accounts_SOURCES = tests/unit/test_accounts.c
+tests_unit_test_accounts_LDADD = $(TEST_LIBS)
+tests_unit_test_admit_accounts_SOURCES = tests/unit/test_admit_accounts.c
+tests_unit_test_admit_accounts_LDADD = $(TEST_LIBS) $(SQLITE_LIBS)
 
 # trunk and engine; ref_ops is a scalar backend
 noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h

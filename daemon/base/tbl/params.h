@@ -105,6 +105,11 @@ EX_PARAM(gateway, max_tokens_default, U32, "tokens", "4096", 1, 16777216, RESTAR
 EX_PARAM(gateway, keep_alive_s, U32, "s", "10", 1, 3600, RESTART, "A client that waits hears that often that it is not forgotten: a comment in a stream, else a blank line before the answer.")
 EX_PARAM(gateway, start_timeout_s, U32, "s", "600", 1, 86400, RESTART, "A request that has not come into the batch by then is refused.")
 
+EX_SECTION(ledger, "Its presence makes a router keep accounts and their money.")
+EX_PARAM(ledger, store, STR, "", "", 0, 4095, RESTART, "Where the ledger lies: sqlite:PATH for a file of this machine. Unset: ledger.db in [node] state. It holds money: back it up.")
+EX_PARAM(ledger, journal_ms, U32, "ms", "1000", 10, 60000, RESTART, "How often what running requests have used is written to disk. A crash of the machine leaves at most so much uncharged.")
+EX_PARAM(ledger, hold_s, U32, "s", "86400", 60, 2592000, RESTART, "How long money is set aside for a request of a router that does not come back. Longer than any request takes.")
+
 EX_SECTION(etcd, "Its presence makes an expert host register itself in etcd (v3), and a router use the hosts that are registered there.")
 EX_PARAM(etcd, endpoints, URLS, "", "", 0, 16, RESTART, "Client addresses of the etcd cluster, with https:// in front or not: TLS is spoken when ca is set. One is used at a time, and another when it fails.")
 EX_PARAM(etcd, ca, FILE, "", "", 0, 0, LIVE, "Certificates of the CA (PEM) that etcd's certificates must come from; each must name the address of its endpoint. Unset: etcd is reached in plain text.")
