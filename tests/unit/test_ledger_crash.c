@@ -46,14 +46,14 @@ static void acknowledge(struct ex_ledger_op *op)
 		atomic_store(&shared->acked[(size_t)op->ctx], 1);
 }
 
+/* Three by three: a credit, a hold of all of it, a post of some. */
 static struct ex_ledger_op numbered_op(int i)
 {
+	const int first = i - i % 3;
 	char name[32];
-	snprintf(name, sizeof name, "op%d", i - i % 3);
-	return make_op(i % 3 == 0   ? EX_TXN_CREDIT
-		       : i % 3 == 1 ? EX_TXN_HOLD
-				    : EX_TXN_POST,
-		name, i % 3 == 2 ? 0 : 1 + i % 7, i % 3 == 2 ? 3 : 10);
+	snprintf(name, sizeof name, "op%d", first);
+	return i % 3 == 2 ? make_op(EX_TXN_POST, name, 0, 3)
+			  : make_op(i % 3 ? EX_TXN_HOLD : EX_TXN_CREDIT, name, 1 + first % 7, 10);
 }
 
 /* Asks operations without end, many at once. Killed from outside. */
