@@ -100,6 +100,19 @@ static void shut(struct ex_haul *h, const char *host)
 	h->n_shut++; /* beyond the limit it is given up */
 }
 
+/* Once more, a while later: true; or, for the last time, `otherwise` (WAITING: nothing is done). */
+static bool put_off(struct ex_haul *h, struct ex_haul_move *m, enum ex_haul_move_state otherwise, uint64_t now)
+{
+	ex_lock_take(&h->lock);
+	unsigned n = ++m->n_tries;
+	ex_lock_give(&h->lock);
+	if (n < EX_HAUL_TRIES_MAX)
+		set_state(h, m, EX_MOVE_WAITING, now + (EX_HAUL_BACKOFF_MS << (n - 1)) * EX_NS_PER_MS);
+	else if (otherwise != EX_MOVE_WAITING)
+		set_state(h, m, otherwise, now);
+	return n < EX_HAUL_TRIES_MAX;
+}
+
 static void fail(struct ex_haul *h, struct ex_haul_move *m, int rc, const char *text, uint64_t now)
 {
 	struct ex_place_look l;
@@ -107,13 +120,8 @@ static void fail(struct ex_haul *h, struct ex_haul_move *m, int rc, const char *
 	set_text(h, m, text);
 	bool gone = !l.there || rc == -ENOTCONN;
 	bool final = rc == -ENOMEM || rc == -ETIMEDOUT || rc == -ESHUTDOWN;
-	ex_lock_take(&h->lock);
-	bool once_more = !gone && !final && ++m->n_tries < EX_HAUL_TRIES_MAX;
-	ex_lock_give(&h->lock);
-	if (once_more) {
-		set_state(h, m, EX_MOVE_WAITING, now + (EX_HAUL_BACKOFF_MS << (m->n_tries - 1)) * EX_NS_PER_MS);
+	if (!gone && !final && put_off(h, m, EX_MOVE_WAITING, now))
 		return;
-	}
 	if (!gone)
 		shut(h, m->m.host);
 	h->again = true;
@@ -147,7 +155,7 @@ static void follow(struct ex_haul *h, struct ex_haul_move *m, uint64_t now)
 		fail(h, m, -ETIMEDOUT, "the host says that it is done, but this router does not see it", now);
 }
 
-/* An unload that would leave too few is not made. */
+/* An unload that would leave too few is not made: a holder that is suspect may be back soon, so it is looked at again before it is skipped. */
 static bool is_safe(struct ex_haul *h, struct ex_haul_move *m, uint64_t now)
 {
 	struct ex_place_look l;
@@ -160,7 +168,7 @@ static bool is_safe(struct ex_haul *h, struct ex_haul_move *m, uint64_t now)
 	snprintf(text, sizeof text, "%u other replica%s could take over for it, and %u must remain: it stays",
 		l.n_others, l.n_others == 1 ? "" : "s", h->o.planner.min_replicas);
 	set_text(h, m, text);
-	set_state(h, m, EX_MOVE_SKIPPED, now);
+	put_off(h, m, EX_MOVE_SKIPPED, now);
 	return false;
 }
 

@@ -255,7 +255,7 @@ void ex_dispatch_look(
 	}
 	for (uint32_t p = 0; h && p < ex_dispatch_n_hosts(d); p++) {
 		const struct fleet_host *o = &d->hosts[p];
-		ret->n_others += o != h && in_use(o) && o->identity[slot] &&
+		ret->n_others += o != h && in_use(o) && o->state == EX_HOST_READY && o->identity[slot] &&
 				 (d->o.failover == EX_FAILOVER_ANY || o->identity[slot] == h->identity[slot]);
 	}
 	ex_lock_give(&d->lock);

@@ -40,7 +40,7 @@ struct ex_place_look {
 	bool there; /* the host can be asked */
 	bool holds; /* it has the shard ready */
 	uint32_t
-		n_others; /* replicas elsewhere that could take over for its own: in use, and of its numeric identity unless failover = any */
+		n_others; /* replicas elsewhere that could take over for its own: in use, not suspect, and of its numeric identity unless failover = any */
 };
 void ex_dispatch_look(
 	struct ex_dispatch *d, const char *host, const struct ex_shard_id *shard, struct ex_place_look *ret);

@@ -3,6 +3,7 @@
 differs."""
 
 import json
+import resource
 import signal
 import time
 
@@ -162,6 +163,24 @@ def test_router_killed(case):
         r1.ctl("fleet", "apply", "--repair", "--wait", timeout=120)
         expect_equal(shards_of(r1, "h3"), 0, "shards on the drained host")
         expect(min(holders(r1).values()) >= 2, f"holders: {holders(r1)}")
+
+
+def test_no_memory(case):
+    """A host that has less memory than it said refuses, and another one takes what it was to have."""
+    with case.fleet() as f:
+        one = "L1/" + f.ranges()[0]
+        r1, hosts = movable(f, ["auto", "auto", one, one])
+        with open(f"/proc/{hosts[3].process.pid}/statm", encoding="ascii") as statm:
+            room = int(statm.read().split()[0]) * resource.getpagesize() + (100 << 20)  # less than shards must leave free
+        resource.prlimit(hosts[3].process.pid, resource.RLIMIT_AS, (room, room))
+        r1.ctl("host", "drain", "h1", "--force")
+        out = r1.ctl("fleet", "apply", "--repair", "--wait").stdout
+        expect("h4           failed: memory: " in out and "1 failed" in out, f"what apply says: {out}")
+        expect_equal((shards_of(r1, "h1"), shards_of(r1, "h4")), (0, 1), "shards on h1, h4")
+        expect(min(holders(r1).values()) >= 2, f"holders: {holders(r1)}")
+
+
+test_no_memory.heavy = True  # sanitizers take all addresses
 
 
 def test_evened_out(case):
