@@ -29,6 +29,7 @@ EXTRA_DIST += \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
 	tests/sys/l02_swap.py \
+	tests/sys/l03_apply.py \
 	tests/sys/l03_faults.py \
 	tests/sys/l03_gateway.py \
 	tests/sys/l06_etcd.py \

@@ -51,8 +51,8 @@ static void reply(struct ex_rpc *rpc, uint64_t id, int status)
 
 static void claim(struct fixture *f, struct ex_rpc *rpc, const Expertd__V1__MoveRequest *q)
 {
-	f->n_claims++;
 	snprintf(f->router, sizeof f->router, "%s", q->router);
+	f->n_claims++; /* whoever has seen it may read the name */
 	if (f->mode == REFUSES)
 		ex_rpc_finish(rpc, EX_STATUS_FAILED_PRECONDITION, "router r9 moves shards here");
 	else
@@ -163,6 +163,7 @@ static void test_moves(void **state)
 	assert_int_equal(ex_porter_send(f->porter, &a_move, &err), -ENOTCONN);
 	assert_int_equal(ex_porter_answer(f->porter, &a_move, &err), -ENOTCONN);
 	assert_int_equal(try_move(f, GOOD, &err), 0);
+	assert_int_equal(f->n_claims, 1);
 	assert_string_equal(f->router, "r1");
 	assert_int_equal(try_move(f, FAILS, &err), -ENOMEM);
 	assert_non_null(strstr(err.text, "memory: no room"));
