@@ -29,8 +29,8 @@ def test_lost_with_auto(case):
         expect_equal(r1.ctl_json("fleet", "status")["placement"], "auto", "placement")
 
 
-def test_target_dies(case):
-    """kill -9 of a host that shards are moved to: the rest is planned anew, and the fleet is whole."""
+def target_fails(case, fault, mend, what):
+    """A host that shards are moved to fails in the middle: the rest is planned anew, and the fleet is whole."""
     with case.fleet() as f:
         ranges = f.ranges()
         globs = ["auto", "auto", "L1/" + ranges[0], "L1/" + ranges[0]]
@@ -39,15 +39,26 @@ def test_target_dies(case):
             r1.ctl("host", "drain", "h1", "--force")
             waiting = r1.spawn("fleet", "apply", "--repair", "--wait")
             wait_until("a shard came to h3", lambda: shards_of(r1, "h3") > 1, timeout=30)
-            hosts[2].kill()
+            fault(hosts[2])
             out, err = waiting.communicate(timeout=120)
             expect_equal(waiting.returncode, 0, f"apply: {out} {err}")
             expect_equal(shards_of(r1, "h1"), 0, "shards on the drained host")
             live = {n: [h for h in hs if h != "h3"] for n, hs in
                     ((name(x), x["hosts"]) for x in r1.ctl_json("shard", "list")["shards"])}
             expect(min(len(h) for h in live.values()) >= 2, f"holders: {live}")
-            s.stop("the host that shards went to killed")
+            mend(hosts[2])
+            s.stop(what)
         expect(r1.ctl_json("fleet", "status")["plans"] >= 2, "nothing was planned anew")
+
+
+def test_target_dies(case):
+    """kill -9."""
+    target_fails(case, lambda h: h.kill(), lambda h: h.start(), "the host that shards went to killed")
+
+
+def test_target_freezes(case):
+    """SIGSTOP: its connections stand, and nothing comes."""
+    target_fails(case, lambda h: h.signal(signal.SIGSTOP), lambda h: h.signal(signal.SIGCONT), "the host that shards went to frozen")
 
 
 def test_router_killed(case):
