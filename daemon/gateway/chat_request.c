@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define TEMPERATURE_MAX 2.0
+#define PENALTY_MAX     2.0
 
 /* What is being read. */
 struct reading {
@@ -142,9 +143,13 @@ static int read_sizes(const struct reading *r)
 
 static int read_sampling(const struct reading *r)
 {
-	double temperature = 1, top_p = 1;
-	if (read_number(r, "temperature", 0, TEMPERATURE_MAX, &temperature) || read_number(r, "top_p", 0, 1, &top_p))
+	double temperature = 1, top_p = 1, frequency = 0, presence = 0;
+	if (read_number(r, "temperature", 0, TEMPERATURE_MAX, &temperature) || read_number(r, "top_p", 0, 1, &top_p) ||
+		read_number(r, "frequency_penalty", -PENALTY_MAX, PENALTY_MAX, &frequency) ||
+		read_number(r, "presence_penalty", -PENALTY_MAX, PENALTY_MAX, &presence))
 		return -1;
+	r->a->frequency_penalty = (float)frequency;
+	r->a->presence_penalty = (float)presence;
 	if (!((float)top_p > 0))
 		return refuse(r, "top_p", "more than 0 is wanted");
 	r->a->sampling.temperature = (float)temperature;
@@ -162,8 +167,7 @@ static bool is_empty(const json_t *v)
 
 static int refuse_unsupported(const struct reading *r)
 {
-	static const char *const keys[] = {
-		"frequency_penalty", "presence_penalty", "logit_bias", "tools", "functions", "audio"};
+	static const char *const keys[] = {"logit_bias", "tools", "functions", "audio"};
 	for (size_t i = 0; i < EX_ARRAY_LEN(keys); i++)
 		if (!is_empty(value_of(r, keys[i])))
 			return refuse(r, keys[i], "is not supported");
@@ -183,6 +187,26 @@ static int read_format(const struct reading *r)
 		return refuse(r, "response_format", "only types \"text\" and, in chats, \"json_object\" are supported");
 	r->a->json = true;
 	return r->a->n_stop ? refuse(r, "stop", "a text that cuts the answer off does not go with json_object") : 0;
+}
+
+/* The effort has no say in the templates that are known, but for none at all. */
+static int read_thinking(const struct reading *r)
+{
+	static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+	const json_t *t = value_of(r, "thinking"), *effort = value_of(r, "reasoning_effort");
+	const char *type = json_string_value(json_object_get(t, "type")), *level = json_string_value(effort);
+	size_t i = 0;
+	if (t && (!type || (strcmp(type, "enabled") && strcmp(type, "disabled"))))
+		return refuse(r, "thinking", "{\"type\": \"enabled\"} or {\"type\": \"disabled\"} is wanted");
+	while (effort && i < EX_ARRAY_LEN(efforts) && (!level || strcmp(level, efforts[i])))
+		i++;
+	if (i == EX_ARRAY_LEN(efforts))
+		return refuse(r, "reasoning_effort", "none, minimal, low, medium, high, xhigh or max is wanted");
+	if ((effort && i == 0) || (t && !strcmp(type, "disabled")))
+		r->a->thinking = EX_THINKING_OFF;
+	else if (t)
+		r->a->thinking = EX_THINKING_ON;
+	return 0;
 }
 
 /* --- messages -------------------------------------------------------------------------------------------- */
@@ -333,8 +357,8 @@ int ex_chat_ask_parse(enum ex_ask_kind kind, const char *text, size_t n, size_t 
 	if (!ret->model)
 		return refuse(&r, "model", "a name is wanted");
 	if (refuse_unsupported(&r) || (kind == EX_ASK_CHAT ? read_messages(&r) : read_prompt(&r)) ||
-		read_sampling(&r) || read_sizes(&r) || read_stop(&r) || read_format(&r) || read_stream(&r) ||
-		read_logprobs(&r))
+		read_sampling(&r) || read_sizes(&r) || read_stop(&r) || read_format(&r) || read_thinking(&r) ||
+		read_stream(&r) || read_logprobs(&r))
 		return -1;
 	return 0;
 }

@@ -10,6 +10,8 @@
 #define EX_CHOICES_MAX       16
 #define EX_CHAT_MESSAGES_MAX 4096
 
+/* Which the client insists on. */
+enum ex_ask_thinking { EX_THINKING_ANY, EX_THINKING_ON, EX_THINKING_OFF };
 enum ex_ask_kind { EX_ASK_CHAT, EX_ASK_COMPLETION };
 
 struct ex_chat_ask {
@@ -32,6 +34,8 @@ struct ex_chat_ask {
 	uint32_t n_stop, n_choices, top_logprobs;
 	bool stream, include_usage, logprobs;
 	bool json; /* the answer is to be a JSON object */
+	float frequency_penalty, presence_penalty;
+	enum ex_ask_thinking thinking;
 };
 
 /* text[0..n), nested at most depth_max deep. Returns 0, or -1 with *e set: 400 when it is no JSON object, 422 when a value is not

@@ -13,6 +13,7 @@
 #include "gateway/chat_request.h"
 #include "gateway/edge.h"
 #include "gateway/json_guide.h"
+#include "gateway/penalty.h"
 #include "gateway/prompt.h"
 #include "gateway/socket.h"
 #include <microhttpd.h>
@@ -36,6 +37,7 @@ struct ex_choice {
 	bool finished;
 	enum ex_finish reason;
 	struct ex_reply_choice reply; /* without stream */
+	struct ex_penalty penalty;    /* [step] */
 	struct ex_json_guide guide;   /* of an answer in JSON [step] */
 };
 

@@ -53,10 +53,26 @@ static bool take_delta(struct ex_choice *c, const struct ex_delta *d)
 	return !x->out.oom && !x->too_large;
 }
 
+static bool has_penalties(const struct ex_chat_ask *a)
+{
+	return a->frequency_penalty != 0 || a->presence_penalty != 0;
+}
+
 static bool on_mask(void *ctx, float *logits, uint32_t vocab, bool thinking, uint32_t n_left)
 {
 	struct ex_choice *c = ctx;
-	return ex_json_guide_mask(&c->guide, logits, vocab, thinking, n_left);
+	const struct ex_chat_ask *a = &c->x->ask;
+	ex_penalty_apply(&c->penalty, a->frequency_penalty, a->presence_penalty, logits, vocab);
+	return !a->json || ex_json_guide_mask(&c->guide, logits, vocab, thinking, n_left);
+}
+
+/* What the next masks go by. False: out of memory. */
+static bool note_token(struct ex_choice *c, const struct ex_delta *d)
+{
+	const struct ex_chat_ask *a = &c->x->ask;
+	if (a->json && !d->thinking && !d->control)
+		ex_json_guide_take(&c->guide, d->ids[0]);
+	return !has_penalties(a) || ex_penalty_count(&c->penalty, d->ids[0]) == 0;
 }
 
 static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
@@ -65,10 +81,9 @@ static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
 	struct ex_exchange *x = c->x;
 	const struct ex_admit *admit = x->g->o.admit;
 	(void)r;
-	if (x->ask.json && !d->thinking && !d->control)
-		ex_json_guide_take(&c->guide, d->ids[0]);
+	bool noted = note_token(c, d);
 	ex_lock_take(&x->lock);
-	bool taken = take_delta(c, d);
+	bool taken = take_delta(c, d) && noted;
 	x->used.completion += d->n_ids;
 	x->used.reasoning += d->thinking ? d->n_ids : 0;
 	const struct ex_usage_tokens used = x->used;
@@ -169,8 +184,10 @@ void ex_generation_cancel(struct ex_exchange *x)
 
 void ex_generation_done(struct ex_exchange *x)
 {
-	for (uint32_t i = 0; x->choices && i < x->ask.n_choices; i++)
+	for (uint32_t i = 0; x->choices && i < x->ask.n_choices; i++) {
 		ex_reply_choice_done(&x->choices[i].reply);
+		ex_penalty_done(&x->choices[i].penalty);
+	}
 	free(x->choices);
 	free(x->prompt.ids);
 	ex_chat_ask_done(&x->ask);
@@ -197,7 +214,7 @@ static int submit_choice(struct ex_choice *c, struct ex_err *err)
 			.delta = on_delta,
 			.finished = on_finished,
 			.ctx = c,
-			.mask = a->json ? on_mask : NULL},
+			.mask = a->json || has_penalties(a) ? on_mask : NULL},
 	};
 	struct ex_request *r;
 	p.sampling.seed += c->index; /* choices differ, and the first is what a request for one gives */

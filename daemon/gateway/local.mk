@@ -9,6 +9,7 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/exchange.c daemon/gateway/exchange.h daemon/gateway/generation.c daemon/gateway/watch.c \
 	daemon/gateway/https.c daemon/gateway/https.h \
 	daemon/gateway/json_guide.c daemon/gateway/json_guide.h daemon/gateway/json_state.c \
+	daemon/gateway/penalty.c daemon/gateway/penalty.h \
 	daemon/gateway/prompt.c daemon/gateway/prompt.h \
 	daemon/gateway/socket.c daemon/gateway/socket.h \
 	daemon/gateway/text.c daemon/gateway/text.h \

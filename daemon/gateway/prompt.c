@@ -61,6 +61,9 @@ static int encode_chat(
 		return ex_api_error_set(e, 400, "unsupported", "messages",
 			"the model has no chat template that is understood: ask for completions");
 	p->starts_thinking = ex_chat_starts_thinking(o->chat);
+	if (a->thinking != EX_THINKING_ANY && p->starts_thinking != (a->thinking == EX_THINKING_ON))
+		return ex_api_error_set(e, 422, "unsupported", "thinking", "the model, with its template %s, %s thinks",
+			ex_chat_name(o->chat), p->starts_thinking ? "always" : "never");
 	int rc = ex_chat_encode(o->chat, a->messages, a->n_messages, &err, &p->ids, &p->n, &p->cap);
 	return rc ? ex_api_error_errno(e, rc, ex_err_text(&err)) : 0;
 }

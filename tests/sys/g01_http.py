@@ -126,6 +126,11 @@ def test_chat(case):
         expect_equal(r.choices[2].message.reasoning_content, g.reasoning, "the third choice, of the seed plus 2")
         r = c.chat.completions.create(**ask(stop=["36"]))
         expect_equal(r.choices[0].message.content.strip(), "9", "up to the stop text")
+        hot = {"temperature": 2, "seed": 7, "max_tokens": 60}
+        penal = [c.chat.completions.create(**ask(frequency_penalty=p, presence_penalty=p, **hot)) for p in (0, 0, 2)]
+        texts = [r.choices[0].message.reasoning_content for r in penal]
+        expect(texts[0] == texts[1] != texts[2], f"without, without and with penalties: {texts}")
+        c.chat.completions.create(**ask(max_tokens=1, reasoning_effort="high", extra_body={"thinking": {"type": "enabled"}}))
         whole = c.chat.completions.with_raw_response.create(**ask(max_tokens=1))
         expect(whole.headers["x-request-id"] in whole.parse().id, "the request's id is not in the answer's")
         expect(isinstance(whole.parse(), openai.types.chat.ChatCompletion), "the SDK did not know the answer")
@@ -190,6 +195,7 @@ def test_errors(case):
         for keys, kind, param in (
                 ({"model": "other"}, openai.NotFoundError, "model"),
                 ({"temperature": 3}, openai.UnprocessableEntityError, "temperature"),
+                ({"extra_body": {"thinking": {"type": "disabled"}}}, openai.UnprocessableEntityError, "thinking"),
                 ({"messages": []}, openai.UnprocessableEntityError, "messages"),
                 ({"messages": [{"role": "user", "content": "1 " * 600}]}, openai.BadRequestError, "messages"),
                 ({"messages": [{"role": "user", "content": "1 " * 20000}]}, openai.BadRequestError, "messages"),

@@ -40,7 +40,8 @@ static void test_full(void **state)
 			       "{\"role\":\"user\",\"content\":[]}],\"max_tokens\":7,\"temperature\":0,\"top_p\":0.5,"
 			       "\"seed\":-1,"
 			       "\"stop\":[\"x\",\"yy\"],\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-			       "\"logprobs\":true,\"top_logprobs\":20,\"n\":16,\"frequency_penalty\":0,\"tools\":[],"
+			       "\"logprobs\":true,\"top_logprobs\":20,\"n\":16,\"frequency_penalty\":-2,\"presence_"
+			       "penalty\":0.5,\"tools\":[],"
 			       "\"logit_bias\":{},\"response_format\":{\"type\":\"text\"},\"user\":\"u\",\"metadata\":{"
 			       "\"a\":[1]}}"),
 		0);
@@ -56,12 +57,33 @@ static void test_full(void **state)
 	assert_true(ask.stream && ask.include_usage && ask.logprobs);
 	assert_int_equal(ask.top_logprobs, 20);
 	assert_int_equal(ask.n_choices, 16);
+	assert_true(ask.frequency_penalty == -2 && ask.presence_penalty == 0.5f);
 	ex_chat_ask_done(&ask);
 	assert_int_equal(parse("{" HI ",\"max_completion_tokens\":9,\"stop\":\"z\",\"seed\":null,\"n\":null}"), 0);
 	assert_int_equal(ask.max_tokens, 9);
 	assert_string_equal(ask.stop[0], "z");
 	assert_false(ask.has_seed);
 	ex_chat_ask_done(&ask);
+}
+
+static void test_thinking(void **state)
+{
+	static const struct {
+		const char *text;
+		enum ex_ask_thinking want;
+	} t[] = {
+		{"{" HI ",\"thinking\":null,\"reasoning_effort\":null}", EX_THINKING_ANY},
+		{"{" HI ",\"reasoning_effort\":\"max\"}", EX_THINKING_ANY},
+		{"{" HI ",\"reasoning_effort\":\"none\"}", EX_THINKING_OFF},
+		{"{" HI ",\"thinking\":{\"type\":\"disabled\"}}", EX_THINKING_OFF},
+		{"{" HI ",\"thinking\":{\"type\":\"enabled\"},\"reasoning_effort\":\"low\"}", EX_THINKING_ON},
+	};
+	(void)state;
+	for (size_t i = 0; i < EX_ARRAY_LEN(t); i++) {
+		assert_int_equal(parse(t[i].text), 0);
+		assert_int_equal(ask.thinking, t[i].want);
+		ex_chat_ask_done(&ask);
+	}
 }
 
 static void test_refusals(void **state)
@@ -105,7 +127,12 @@ static void test_refusals(void **state)
 		{"{" HI ",\"stream\":true,\"stream_options\":{\"include_usage\":1}}", 422, "stream_options"},
 		{"{" HI ",\"top_logprobs\":3}", 422, "top_logprobs"},
 		{"{" HI ",\"logprobs\":true,\"top_logprobs\":21}", 422, "top_logprobs"},
-		{"{" HI ",\"frequency_penalty\":0.5}", 422, "frequency_penalty"},
+		{"{" HI ",\"frequency_penalty\":2.1}", 422, "frequency_penalty"},
+		{"{" HI ",\"presence_penalty\":-2.1}", 422, "presence_penalty"},
+		{"{" HI ",\"thinking\":true}", 422, "thinking"},
+		{"{" HI ",\"thinking\":{\"type\":\"a\"}}", 422, "thinking"},
+		{"{" HI ",\"reasoning_effort\":\"vast\"}", 422, "reasoning_effort"},
+		{"{" HI ",\"reasoning_effort\":1}", 422, "reasoning_effort"},
 		{"{" HI ",\"tools\":[{}]}", 422, "tools"},
 		{"{" HI ",\"logit_bias\":{\"1\":2}}", 422, "logit_bias"},
 		{"{" HI ",\"response_format\":{\"type\":\"xml\"}}", 422, "response_format"},
@@ -169,6 +196,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_least),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_thinking),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_completion),
 	};
