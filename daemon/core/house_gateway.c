@@ -58,8 +58,11 @@ void ex_house_reload_https(struct ex_house *h, const struct ex_params *p)
 	struct ex_config_https files;
 	struct ex_err err = EX_ERR_INIT;
 	bool changed = false;
-	if (!h->https)
+	if (!h->https) {
+		if (ex_config_is_https(p))
+			ex_log(LOG_WARNING, "[gateway] tls_cert: HTTP becomes HTTPS with a restart only");
 		return;
+	}
 	int rc = ex_config_https(p, &err, &files);
 	if (rc == 0)
 		rc = ex_https_reload(h->https, files.cert, files.key, &err, &changed);
@@ -94,6 +97,7 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 		.header_bytes_max = (uint32_t)p->gateway_header_bytes_max,
 		.json_depth_max = p->gateway_json_depth_max,
 		.body_bytes_max = p->gateway_body_bytes_max,
+		.bodies_bytes_max = p->gateway_bodies_bytes_max,
 		.prompt_bytes_max = p->router_prompt_bytes_max,
 		.reply_bytes_max = p->gateway_reply_bytes_max,
 		.max_tokens_default = p->gateway_max_tokens_default,

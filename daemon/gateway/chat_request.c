@@ -363,13 +363,34 @@ int ex_chat_ask_parse(enum ex_ask_kind kind, const char *text, size_t n, size_t 
 	return 0;
 }
 
-void ex_chat_ask_done(struct ex_chat_ask *a)
+static void free_messages(struct ex_chat_ask *a)
 {
 	for (size_t i = 0; i < a->n_joined; i++)
 		free(a->joined[i]);
 	free(a->joined);
 	free(a->messages);
 	free(a->prompt_ids);
+	a->joined = NULL;
+	a->messages = NULL;
+	a->prompt_ids = NULL;
+	a->n_joined = a->n_messages = a->n_prompt_ids = 0;
+}
+
+void ex_chat_ask_trim(struct ex_chat_ask *a)
+{
+	free_messages(a);
+	json_object_del(a->root, "messages");
+	if (!a->echo) {
+		a->prompt = NULL;
+		json_object_del(a->root, "prompt");
+	}
+	a->suffix = NULL;
+	json_object_del(a->root, "suffix");
+}
+
+void ex_chat_ask_done(struct ex_chat_ask *a)
+{
+	free_messages(a);
 	json_decref(a->root);
 	*a = (struct ex_chat_ask){0};
 }

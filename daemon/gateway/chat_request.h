@@ -42,6 +42,8 @@ struct ex_chat_ask {
  * understood. ex_chat_ask_done is for the caller in both cases. [any] */
 int ex_chat_ask_parse(enum ex_ask_kind kind, const char *text, size_t n, size_t depth_max, struct ex_api_error *e,
 	struct ex_chat_ask *ret);
+/* Forgets the messages, and a prompt that is not echoed: they were encoded. */
+void ex_chat_ask_trim(struct ex_chat_ask *a);
 void ex_chat_ask_done(struct ex_chat_ask *a);
 
 #endif

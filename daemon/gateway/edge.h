@@ -25,7 +25,7 @@ struct ex_gateway_opts {
 	uint32_t connections_max, connections_per_ip_max; /* per ip 0: no limit */
 	uint32_t header_bytes_max; /* of a request line and its headers; also what a connection takes at least */
 	uint32_t json_depth_max;
-	uint64_t body_bytes_max, prompt_bytes_max;
+	uint64_t body_bytes_max, bodies_bytes_max, prompt_bytes_max; /* bodies: of all that were not read yet */
 	uint64_t
 		reply_bytes_max; /* of an answer that is not read, or is not streamed; beyond it the request is cancelled */
 	uint32_t max_tokens_default;

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +34,12 @@ struct ex_exchange *ex_exchange_new(struct ex_gateway *g, struct MHD_Connection 
 	return x;
 }
 
+void ex_exchange_drop_body(struct ex_exchange *x)
+{
+	atomic_fetch_sub_explicit(&x->g->bodies_bytes, x->body.n, memory_order_relaxed);
+	ex_str_done(&x->body);
+}
+
 struct ex_exchange *ex_exchange_ref(struct ex_exchange *x)
 {
 	EX_CHECK_OBJ(x, EX_EXCHANGE_MAGIC);
@@ -48,7 +55,7 @@ void ex_exchange_unref(struct ex_exchange *x)
 		return;
 	struct ex_gateway *g = x->g;
 	ex_generation_done(x);
-	ex_str_done(&x->body);
+	ex_exchange_drop_body(x);
 	ex_str_done(&x->out);
 	free(x->key);
 	ex_lock_done(&x->lock);
@@ -255,6 +262,10 @@ enum MHD_Result ex_exchange_reply(struct ex_exchange *x, struct MHD_Connection *
 	unsigned status = (unsigned)x->status;
 	x->replied = true;
 	ex_lock_give(&x->lock);
+	char text[12];
+	snprintf(text, sizeof text, "%u", status);
+	if (ok)
+		ex_metric_add(ex_metric(EX_M_HTTP_REQUESTS, text), 1);
 	enum MHD_Result rc = ok ? MHD_queue_response(c, status, r) : MHD_NO;
 	if (r)
 		MHD_destroy_response(r);

@@ -94,6 +94,8 @@ struct ex_exchange *ex_exchange_new(struct ex_gateway *g, struct MHD_Connection 
 struct ex_exchange *ex_exchange_ref(struct ex_exchange *x);
 void ex_exchange_unref(struct ex_exchange *x);
 
+/* Frees the body. */
+void ex_exchange_drop_body(struct ex_exchange *x);
 /* Suspends the connection for a start. False: the exchange has ended meanwhile. [http] */
 bool ex_exchange_suspend(struct ex_exchange *x);
 /* Under x->lock: the connection goes on, if it was suspended. */
@@ -146,6 +148,7 @@ struct ex_gateway {
 	uint32_t n_ctx;             /* longest sequence */
 	uint64_t start_s;
 	struct ex_watch *watch;
+	_Atomic uint64_t bodies_bytes; /* of all requests that were not read yet */
 	struct ex_lock conns_lock;
 	struct ex_conn *conns; /* guarded by conns_lock */
 	struct ex_lock lock;

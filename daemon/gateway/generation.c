@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#define RETRY_S         1          /* after which a client may try again, when the server could not */
 #define LONG_BODY_BYTES (16 << 10) /* requests of more are read on the reader thread; this one takes milliseconds */
 
 /* --- events of the engine [step] ------------------------------------------------------------------------- */
@@ -24,9 +25,9 @@ static void on_started(void *ctx, struct ex_request *r, uint32_t prompt_tokens)
 	struct ex_choice *c = ctx;
 	struct ex_exchange *x = c->x;
 	(void)r;
-	(void)prompt_tokens;
 	ex_lock_take(&x->lock);
 	x->running = true;
+	x->used.prompt_miss = prompt_tokens; /* once for all choices */
 	if (x->ask.stream && !x->ended) {
 		ex_reply_event_role(&x->head, c->index, wants_null_usage(x), &x->out);
 		ex_exchange_wake(x);
@@ -107,6 +108,8 @@ static void note_failure(struct ex_exchange *x, const struct ex_finished *f)
 	else if (f->reason == EX_FINISH_NO_RESOURCE && !f->completion_tokens && !x->replied)
 		ex_api_error_set(&x->error, 503, "insufficient_system_resource", NULL, "%s",
 			f->error ? f->error : "no resources");
+	if (x->error.status == 503)
+		x->error.retry_after_s = RETRY_S;
 }
 
 /* Under the lock: the last choice is done. The answer's JSON, or what ends a stream. */
@@ -125,13 +128,20 @@ static void write_end(struct ex_exchange *x)
 	ex_reply_whole_end(&x->used, &x->out);
 }
 
+/* Under the lock: what is charged. A client that gets an error instead of an answer has had nothing. */
+static struct ex_usage_tokens charged(const struct ex_exchange *x)
+{
+	const bool nothing = x->error.status && !x->ended && !(x->ask.stream && x->replied);
+	return nothing ? (struct ex_usage_tokens){0} : x->used;
+}
+
 /* The last choice is done, or was never begun. */
 static void conclude(struct ex_exchange *x)
 {
 	const struct ex_admit *admit = x->g->o.admit;
 	struct ex_api_error e;
 	ex_lock_take(&x->lock);
-	const struct ex_usage_tokens used = x->used;
+	const struct ex_usage_tokens used = charged(x);
 	e = x->error;
 	if (!e.status && !x->ended) {
 		write_end(x);
@@ -238,8 +248,10 @@ static void submit(struct ex_exchange *x)
 {
 	const uint32_t n = x->ask.n_choices; /* x may end with its last choice */
 	static const struct ex_finished none = {.reason = EX_FINISH_CANCELLED};
-	bool failed = false;
 	ex_exchange_ref(x);
+	ex_lock_take(&x->lock);
+	bool failed = x->ended; /* the client left meanwhile */
+	ex_lock_give(&x->lock);
 	for (uint32_t i = 0; i < n; i++)
 		ex_exchange_ref(x);
 	for (uint32_t i = 0; i < n; i++) {
@@ -324,6 +336,7 @@ static int encode(struct ex_exchange *x, struct ex_api_error *e)
 	};
 	if (ex_prompt_encode(&p, &x->ask, e, &x->prompt))
 		return -1;
+	ex_chat_ask_trim(&x->ask);
 	const uint32_t room = x->g->n_ctx - (uint32_t)x->prompt.n;
 	x->n_tokens_max = EX_MIN(x->ask.max_tokens ? x->ask.max_tokens : o->max_tokens_default, room);
 	if (x->ask.json && !x->g->json)
@@ -359,7 +372,7 @@ static int read_ask(struct ex_exchange *x, struct ex_api_error *e)
 	const struct ex_gateway_opts *o = &x->g->o;
 	struct ex_chat_ask *a = &x->ask;
 	int rc = ex_chat_ask_parse(x->route->kind, x->body.s ? x->body.s : "", x->body.n, o->json_depth_max, e, a);
-	ex_str_done(&x->body);
+	ex_exchange_drop_body(x);
 	if (rc)
 		return rc;
 	if (strcmp(a->model, o->model_name))
@@ -390,7 +403,6 @@ static void read_and_ask(struct ex_exchange *x)
 		x->ask.stream = false;
 		ex_exchange_fail(x, &e);
 	} else {
-		x->used.prompt_miss = (uint32_t)x->prompt.n;
 		ask_admission(x);
 	}
 	ex_exchange_unref(x);

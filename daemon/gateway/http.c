@@ -112,12 +112,10 @@ static bool is_too_large(const struct ex_gateway *g, struct MHD_Connection *c)
 	return v && strtoull(v, NULL, 10) > g->o.body_bytes_max; /* the library has checked it */
 }
 
-static void refuse_size(struct ex_exchange *x)
+static void set_size_error(const struct ex_gateway *g, struct ex_api_error *e)
 {
-	struct ex_api_error e;
-	ex_api_error_set(&e, MHD_HTTP_CONTENT_TOO_LARGE, "request_too_large", NULL,
-		"the body has more than %" PRIu64 " bytes", x->g->o.body_bytes_max);
-	ex_exchange_fail(x, &e);
+	ex_api_error_set(e, MHD_HTTP_CONTENT_TOO_LARGE, "request_too_large", NULL,
+		"the body has more than %" PRIu64 " bytes", g->o.body_bytes_max);
 }
 
 /* The header is there. What is refused for it is so once the body was read, but for one that is too long. */
@@ -149,20 +147,41 @@ static enum MHD_Result begin(
 	}
 	if (!is_too_large(g, c))
 		return MHD_YES;
-	refuse_size(x);
+	set_size_error(g, &e);
+	ex_exchange_fail(x, &e);
 	return ex_exchange_reply(x, c);
 }
 
+/* Keeps a piece of the body, or says why the request is refused. */
+static bool keep_piece(struct ex_exchange *x, const char *data, size_t n, struct ex_api_error *e)
+{
+	struct ex_gateway *g = x->g;
+	if (x->body.n + n > g->o.body_bytes_max) {
+		set_size_error(g, e);
+		return false;
+	}
+	if (atomic_load_explicit(&g->bodies_bytes, memory_order_relaxed) + n > g->o.bodies_bytes_max) {
+		ex_api_error_errno(e, -EAGAIN, "as many bytes of requests as are kept wait to be read already");
+		return false;
+	}
+	size_t before = x->body.n;
+	ex_str_addn(&x->body, data, n);
+	atomic_fetch_add_explicit(&g->bodies_bytes, x->body.n - before, memory_order_relaxed);
+	return true;
+}
+
+/* What is refused is read on to its end, within bounds, so that the answer arrives. */
 static enum MHD_Result take_body(struct ex_exchange *x, const char *data, size_t *n)
 {
-	if (x->body.n + *n <= x->g->o.body_bytes_max && !x->n_dropped && x->route) {
-		ex_str_addn(&x->body, data, *n);
-	} else {
-		if (x->route && !x->n_dropped)
-			refuse_size(x);
-		ex_str_done(&x->body);
-		x->n_dropped += *n;
+	struct ex_api_error e;
+	bool wanted = x->route && !x->n_dropped;
+	if (wanted && !keep_piece(x, data, *n, &e)) {
+		ex_exchange_fail(x, &e);
+		ex_exchange_drop_body(x);
+		wanted = false;
 	}
+	if (!wanted)
+		x->n_dropped += *n;
 	*n = 0;
 	return x->n_dropped > DROPPED_MAX || x->body.oom ? MHD_NO : MHD_YES;
 }

@@ -355,6 +355,21 @@ def test_strangers(case):
         answers = read_all(raw(node, two))
         expect_equal([x in answers for x in (b'"completion_tokens":2,', b'"completion_tokens":3,')], [True, True], "two pipelined requests")
         check_serves(node)
+        metrics = node.ctl("metrics").stdout
+        expect('expertd_http_requests_total{status="413"}' in metrics, "refusals are not counted")
+
+
+def test_many_bodies(case):
+    """Bodies together are bounded: one too many is refused, and there is room again once the others are gone."""
+    sdk()
+    with case.fleet() as f:
+        node = gateway(f, body_bytes_max="1M", bodies_bytes_max="2M")
+        halves = [raw(node, post(b" " * 1000000)[:-1]) for _ in range(2)]
+        wait_until("a third body is refused", lambda: status_of(read_all(raw(node, post(b" " * 900000, "Connection: close")))) == [b"503"])
+        for s in halves:
+            s.close()
+        wait_until("there is room again", lambda: status_of(read_all(raw(node, post(b" " * 900000, "Connection: close")))) == [b"400"])
+        check_serves(node)
 
 
 def test_slow_clients(case):

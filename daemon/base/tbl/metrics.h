@@ -13,6 +13,7 @@ EX_METRIC(TTFT, "expertd_time_to_first_token_seconds", EX_HISTOGRAM, NULL, "From
 EX_METRIC(ITL, "expertd_inter_token_latency_seconds", EX_HISTOGRAM, NULL, "Between two tokens of one request.")
 EX_METRIC(E2E, "expertd_e2e_request_latency_seconds", EX_HISTOGRAM, NULL, "From submission to the end of a request.")
 EX_METRIC(QUEUE_TIME, "expertd_request_queue_time_seconds", EX_HISTOGRAM, NULL, "From submission to admission into the batch.")
+EX_METRIC(HTTP_REQUESTS, "expertd_http_requests_total", EX_COUNTER, "status", "HTTP requests answered, by status.")
 EX_METRIC(DISPATCH_ROWS, "expertd_dispatch_rows_total", EX_COUNTER, "host", "Token rows sent to expert hosts (host \"local\": in process).")
 EX_METRIC(DISPATCH_FRAMES, "expertd_dispatch_frames_total", EX_COUNTER, "host", "Frames sent to expert hosts.")
 EX_METRIC(DISPATCH_SECONDS, "expertd_dispatch_seconds", EX_HISTOGRAM, "host", "From sending a frame to its reply.")

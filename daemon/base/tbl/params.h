@@ -99,6 +99,7 @@ EX_PARAM(gateway, idle_timeout_s, U32, "s", "120", 1, 86400, RESTART, "Within it
 EX_PARAM(gateway, body_timeout_s, U32, "s", "60", 1, 3600, RESTART, "Within it after its headers a request's body must be there.")
 EX_PARAM(gateway, header_bytes_max, BYTES, "", "16K", 4096, 1048576, RESTART, "Request line and headers of one request, with what the answer's headers take; more, or more than 100 headers, is refused with 431. A connection takes about as much memory, once it has made a request.")
 EX_PARAM(gateway, body_bytes_max, BYTES, "", "8M", 1024, 1073741824, RESTART, "Body of one request; more is refused with 413.")
+EX_PARAM(gateway, bodies_bytes_max, BYTES, "", "256M", 65536, 68719476736, RESTART, "Bodies of all requests that are being sent or wait to be read; more is refused with 503.")
 EX_PARAM(gateway, json_depth_max, U32, "levels", "32", 4, 1024, RESTART, "Nesting of a request's JSON.")
 EX_PARAM(gateway, reply_bytes_max, BYTES, "", "16M", 65536, 1073741824, RESTART, "Of an answer, what is kept for a client that does not read it, and the whole of one that is not streamed; beyond it the request is cancelled.")
 EX_PARAM(gateway, max_tokens_default, U32, "tokens", "4096", 1, 16777216, RESTART, "Longest answer to a request that does not say max_tokens, within the context.")
