@@ -57,7 +57,7 @@ tests_unit_test_admin_LDADD = $(TEST_LIBS)
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(TEST_LIBS)
 
-UNIT_GATEWAY = tests/unit/test_chat_request tests/unit/test_chat_reply tests/unit/test_https tests/unit/test_json_guide tests/unit/test_penalty tests/unit/test_prompt
+UNIT_GATEWAY = tests/unit/test_gateway tests/unit/test_chat_request tests/unit/test_chat_reply tests/unit/test_https tests/unit/test_json_guide tests/unit/test_penalty tests/unit/test_prompt
 check_PROGRAMS += $(UNIT_GATEWAY)
 TESTS += $(UNIT_GATEWAY)
 tests_unit_test_chat_request_SOURCES = tests/unit/test_chat_request.c
@@ -68,6 +68,8 @@ tests_unit_test_json_guide_SOURCES = tests/unit/test_json_guide.c tests/unit/sma
 tests_unit_test_json_guide_LDADD = $(TEST_LIBS)
 tests_unit_test_penalty_SOURCES = tests/unit/test_penalty.c
 tests_unit_test_penalty_LDADD = $(TEST_LIBS)
+tests_unit_test_gateway_SOURCES = tests/unit/test_gateway.c tests/unit/small_model.c tests/unit/ref_ops.c tests/unit/small_tokenizer.h
+tests_unit_test_gateway_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_prompt_SOURCES = tests/unit/test_prompt.c tests/unit/small_tokenizer.h
 tests_unit_test_prompt_LDADD = $(TEST_LIBS)
 tests_unit_test_https_SOURCES = tests/unit/test_https.c tests/unit/certs.c
