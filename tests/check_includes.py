@@ -51,6 +51,7 @@ OWNED = {
     r"grpc/(health|reflection)/.*\.pb-c\.h": ["net", "ctl"],
     r"etcd/.*\.pb-c\.h": ["fleet"],
     r"sqlite3\.h": ["gateway/store_sqlite.h"],
+    r"libpq-fe\.h": ["gateway/store_pg.h"],
 }
 # Called function -> the rooms, or single files, that may call it.
 CALLERS = {

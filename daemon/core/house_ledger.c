@@ -55,7 +55,8 @@ int ex_house_build_ledger(struct ex_house *h, struct ex_err *err)
 	if (rc < 0)
 		return ex_err_errno(err, rc, "[ledger] cannot serve accounts");
 	ex_gate_open(&h->gate_accounts, ex_accounts_service_methods(h->accounts_service, 0));
-	ex_log(LOG_INFO, "accounts are kept in %.*s", (int)strcspn(h->ledger_store, " "), h->ledger_store);
+	const bool is_file = strncmp(h->ledger_store, "sqlite:", 7) == 0; /* conninfo may have a password */
+	ex_log(LOG_INFO, "accounts are kept in %s", is_file ? h->ledger_store + 7 : "PostgreSQL");
 	return 0;
 }
 

@@ -108,7 +108,7 @@ static bool make_hold(struct ex_ticket *t, const struct ex_admit_ask *a, const s
 	x->api_key = key_id;
 	x->expires_us = (int64_t)ex_realtime_us() + (int64_t)t->a->hold_s * 1000000;
 	snprintf(x->owner, sizeof x->owner, "%s", ex_desk_owner(t->a->desk));
-	snprintf(x->note, sizeof x->note, "%.*s", EX_LEDGER_NOTE_MAX, a->request_id ? a->request_id : "");
+	ex_printable(a->request_id ? a->request_id : "", x->note, sizeof x->note);
 	snprintf(t->op.name, sizeof t->op.name, "%s%" PRIx64, ex_desk_prefix(t->a->desk), i);
 	t->op.done = on_held;
 	t->op.ctx = t;

@@ -2,6 +2,7 @@
 /* What each operation moves between the books. Layer L4. */
 #include "gateway/ledger_set.h"
 
+#include "base/str.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,6 +71,8 @@ int ex_ledger_check(struct ex_ledger_op *op)
 		return refuse(op, -EINVAL, "no such operation");
 	if (!*op->name || !is_printable(op->name))
 		return refuse(op, -EINVAL, "the idempotency key must be printable ASCII, and not empty");
+	if (!ex_utf8_valid(t->note, strlen(t->note)) || !ex_utf8_valid(t->owner, strlen(t->owner)))
+		return refuse(op, -EINVAL, "a note must be UTF-8");
 	if (is_refund && (op->of_kind != EX_TXN_CREDIT && op->of_kind != EX_TXN_GRANT && op->of_kind != EX_TXN_POST))
 		return refuse(op, -EINVAL, "only credits, grants and posts can be refunded");
 	if (!is_end(t->kind) && !is_refund && (t->account <= EX_ACCOUNT_HOUSE || !ex_currency_valid(t->currency)))

@@ -23,3 +23,7 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/store_sqlite.c daemon/gateway/store_sqlite.h daemon/gateway/sqlite_rows.c daemon/gateway/sqlite_accounts.c \
 	daemon/gateway/ledger.c daemon/gateway/ledger.h daemon/gateway/ledger_set.c daemon/gateway/ledger_set.h \
 	daemon/gateway/ledger_apply.c daemon/gateway/ledger_chain.c daemon/gateway/ledger_verify.c
+
+if POSTGRES
+libexpertd_la_SOURCES += daemon/gateway/store_pg.c daemon/gateway/store_pg.h daemon/gateway/pg_rows.c daemon/gateway/pg_accounts.c
+endif

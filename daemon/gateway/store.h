@@ -181,13 +181,14 @@ struct ex_store {
 };
 
 /* Makes what is not there yet. name: EX_STORE_ALLOWED. -EINVAL: no such kind of store. */
-#define EX_STORE_ALLOWED "sqlite:PATH, with an absolute path"
+#define EX_STORE_ALLOWED "sqlite:PATH, with an absolute path, or postgres:CONNINFO"
 bool ex_store_known(const char *name);
 int ex_store_open(const char *name, struct ex_err *err, struct ex_store **ret);
 struct ex_store *ex_store_close(struct ex_store *s);
 EX_DEFINE_CLEANUP(struct ex_store, ex_store_close)
 
 int ex_store_open_sqlite(const char *path, struct ex_err *err, struct ex_store **ret);
+int ex_store_open_pg(const char *conninfo, struct ex_err *err, struct ex_store **ret); /* with libpq only */
 
 const char *ex_txn_kind_name(enum ex_txn_kind kind); /* "credit" */
 const char *ex_book_name(enum ex_book book);         /* "held_granted" */

@@ -90,7 +90,7 @@ tests_unit_test_simulate_SOURCES = tests/unit/test_simulate.c
 tests_unit_test_simulate_LDADD = $(TEST_LIBS) -lm
 
 # gateway: money
-noinst_HEADERS += tests/unit/ledger_ops.h
+noinst_HEADERS += tests/unit/ledger_ops.h tests/unit/ledger_cases.h tests/unit/pg_server.h
 UNIT_GATEWAY = tests/unit/test_money tests/unit/test_ledger tests/unit/test_ledger_crash \
 	tests/unit/test_accounts tests/unit/test_admit_accounts
 check_PROGRAMS += $(UNIT_GATEWAY)
@@ -105,6 +105,13 @@ tests_unit_test_accounts_SOURCES = tests/unit/test_accounts.c
 tests_unit_test_accounts_LDADD = $(TEST_LIBS)
 tests_unit_test_admit_accounts_SOURCES = tests/unit/test_admit_accounts.c
 tests_unit_test_admit_accounts_LDADD = $(TEST_LIBS) $(SQLITE_LIBS)
+
+if POSTGRES
+check_PROGRAMS += tests/unit/test_ledger_pg
+TESTS += tests/unit/test_ledger_pg
+tests_unit_test_ledger_pg_SOURCES = tests/unit/test_ledger_pg.c tests/unit/pg_server.c
+tests_unit_test_ledger_pg_LDADD = $(TEST_LIBS) $(PQ_LIBS)
+endif
 
 # trunk and engine; ref_ops is a scalar backend
 noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h

@@ -107,7 +107,7 @@ EX_PARAM(gateway, keep_alive_s, U32, "s", "10", 1, 3600, RESTART, "A client that
 EX_PARAM(gateway, start_timeout_s, U32, "s", "600", 1, 86400, RESTART, "A request that has not come into the batch by then is refused.")
 
 EX_SECTION(ledger, "Its presence makes a router keep accounts and their money.")
-EX_PARAM(ledger, store, STR, "", "", 0, 4095, RESTART, "Where the ledger lies: sqlite:PATH for a file of this machine. Unset: ledger.db in [node] state. It holds money: back it up.")
+EX_PARAM(ledger, store, STR, "", "", 0, 4095, RESTART, "Where the ledger lies: sqlite:PATH for a file of this machine, postgres:CONNINFO for a server that several routers share (CONNINFO as libpq has it; leave the password to ~/.pgpass). Unset: ledger.db in [node] state. It holds money: back it up.")
 EX_PARAM(ledger, journal_ms, U32, "ms", "1000", 10, 60000, RESTART, "How often what running requests have used is written to disk. A crash of the machine leaves at most so much uncharged.")
 EX_PARAM(ledger, hold_s, U32, "s", "86400", 60, 2592000, RESTART, "How long money is set aside for a request of a router that does not come back. Longer than any request takes.")
 
