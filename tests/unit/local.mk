@@ -198,6 +198,13 @@ tests_unit_test_cert_LDADD = $(TEST_LIBS)
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c tests/unit/certs.c tests/unit/server_pair.c
 tests_unit_test_tls_LDADD = $(TEST_LIBS)
 
+# The gateway's limits and prices, on simulated clocks.
+UNIT_LIMITS = tests/unit/test_gcra
+check_PROGRAMS += $(UNIT_LIMITS)
+TESTS += $(UNIT_LIMITS)
+tests_unit_test_gcra_SOURCES = tests/unit/test_gcra.c
+tests_unit_test_gcra_LDADD = $(TEST_LIBS)
+
 # Modules for the loader's test: a good one, and variants with one deviation each.
 check_LTLIBRARIES += tests/unit/plugins/example.la tests/unit/plugins/variant.la tests/unit/plugins/best.la tests/unit/plugins/unfit.la \
 	tests/unit/plugins/bad_major.la tests/unit/plugins/bad_minor.la tests/unit/plugins/bad_size.la tests/unit/plugins/no_run.la \
