@@ -199,9 +199,11 @@ tests_unit_test_tls_SOURCES = tests/unit/test_tls.c tests/unit/certs.c tests/uni
 tests_unit_test_tls_LDADD = $(TEST_LIBS)
 
 # The gateway's limits and prices, on simulated clocks.
-UNIT_LIMITS = tests/unit/test_gcra
+UNIT_LIMITS = tests/unit/test_fair tests/unit/test_gcra
 check_PROGRAMS += $(UNIT_LIMITS)
 TESTS += $(UNIT_LIMITS)
+tests_unit_test_fair_SOURCES = tests/unit/test_fair.c
+tests_unit_test_fair_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_gcra_SOURCES = tests/unit/test_gcra.c
 tests_unit_test_gcra_LDADD = $(TEST_LIBS)
 
