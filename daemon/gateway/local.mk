@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 libexpertd_la_SOURCES += \
+	daemon/gateway/topup_gate.c daemon/gateway/topup_gate.h \
 	daemon/gateway/cover.c daemon/gateway/cover.h daemon/gateway/waitlist.c daemon/gateway/waitlist.h \
 	daemon/gateway/fair.c daemon/gateway/fair.h \
 	daemon/gateway/gcra.c daemon/gateway/gcra.h \
