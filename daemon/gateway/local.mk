@@ -16,6 +16,7 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/penalty.c daemon/gateway/penalty.h \
 	daemon/gateway/prompt.c daemon/gateway/prompt.h \
 	daemon/gateway/socket.c daemon/gateway/socket.h \
+	daemon/gateway/sqlite_rows.c daemon/gateway/store.c daemon/gateway/store.h daemon/gateway/store_sqlite.c daemon/gateway/store_sqlite.h daemon/gateway/tariff.c daemon/gateway/tariff.h \
 	daemon/gateway/text.c daemon/gateway/text.h \
 	daemon/gateway/accounts.c daemon/gateway/accounts.h \
 	daemon/gateway/admit_accounts.c daemon/gateway/admit_accounts.h \
