@@ -12,6 +12,7 @@ struct ex_admit_ask {
 	const char *key; /* bearer token, NULL: none sent */
 	const char *request_id;
 	uint32_t prompt_tokens, max_tokens; /* max_tokens resolved: the most that can be generated, times n */
+	uint64_t likeness; /* a hash of what is asked: who was refused is known by it when it comes back */
 };
 
 struct ex_admit_answer {

@@ -420,7 +420,7 @@ struct ex_fair_item *ex_fair_shed(
 			for (uint32_t at = 0; at < q->tiers[i].heap[k].n; at++) {
 				struct ex_fair_flow *f = q->tiers[i].heap[k].v[at];
 				struct ex_fair_item *item = f->head;
-				if (item->queued_ns + longest_ns(q) >= now_ns)
+				if (now_ns - item->queued_ns <= longest_ns(q))
 					continue;
 				ex_fair_remove(q, item);
 				*ret_flow = f;
@@ -464,6 +464,16 @@ void ex_fair_forget(struct ex_fair *q, struct ex_fair_flow *f)
 	assert(!f->n_queued && !f->n_running);
 	while (f->met && f->promise_head != EX_FAIR_PROMISE_NONE)
 		drop_promise(q, f, EX_FAIR_PROMISE_NONE, f->promise_head);
+}
+
+uint64_t ex_fair_oldest_ns(const struct ex_fair *q)
+{
+	uint64_t oldest = UINT64_MAX;
+	for (uint32_t i = 0; i < q->n_tiers; i++)
+		for (int k = 0; k < KIND_N; k++)
+			for (uint32_t at = 0; at < q->tiers[i].heap[k].n; at++)
+				oldest = EX_MIN(oldest, q->tiers[i].heap[k].v[at]->head->queued_ns);
+	return oldest == UINT64_MAX ? 0 : oldest;
 }
 
 void ex_fair_stat(const struct ex_fair *q, struct ex_fair_stat *ret)

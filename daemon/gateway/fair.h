@@ -96,6 +96,8 @@ struct ex_fair_stat {
 	uint32_t n_queued, n_flows; /* flows with something queued */
 	uint64_t backlog;
 };
+/* Since when who waits longest has waited; 0: nobody does. */
+uint64_t ex_fair_oldest_ns(const struct ex_fair *q);
 void ex_fair_stat(const struct ex_fair *q, struct ex_fair_stat *ret);
 
 #endif

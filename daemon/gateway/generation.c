@@ -310,6 +310,15 @@ static void on_admitted(void *ctx, const struct ex_admit_answer *r)
 	ex_exchange_unref(x);
 }
 
+/* FNV-1a over the prompt's token ids and the number of tokens. Source: Fowler, Noll, Vo. */
+static uint64_t likeness_of(const struct ex_exchange *x)
+{
+	uint64_t h = UINT64_C(14695981039346656037) ^ x->n_tokens_max;
+	for (size_t i = 0; i < x->n_ids; i++)
+		h = (h ^ x->ids[i]) * UINT64_C(1099511628211);
+	return h;
+}
+
 static void ask_admission(struct ex_exchange *x)
 {
 	const struct ex_admit *admit = x->g->o.admit;
@@ -319,6 +328,7 @@ static void ask_admission(struct ex_exchange *x)
 		.request_id = x->id,
 		.prompt_tokens = (uint32_t)x->prompt.n,
 		.max_tokens = (uint32_t)EX_MIN(most, (uint64_t)UINT32_MAX),
+		.likeness = likeness_of(x),
 	};
 	admit->ops->ask(admit->ctx, &a, on_admitted, ex_exchange_ref(x));
 }
