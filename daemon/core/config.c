@@ -415,6 +415,31 @@ static void check_gateway(const struct ex_params *p, struct ex_config_errors *e)
 		wrong(e, p, EX_P_gateway_listen, "an absolute path is wanted after unix:");
 }
 
+static struct ex_limits_words words_of(const struct ex_text_list *l)
+{
+	return (struct ex_limits_words){.v = (const char *const *)l->v, .n = l->n};
+}
+
+int ex_config_tiers(const struct ex_params *p, struct ex_err *err, struct ex_limits_tier *ret, uint32_t *ret_n)
+{
+	const struct ex_limits_conf c = {.weight = words_of(&p->limits_weight),
+		.requests_per_min = words_of(&p->limits_requests_per_min),
+		.tokens_per_min = words_of(&p->limits_tokens_per_min),
+		.concurrency = words_of(&p->limits_concurrency)};
+	return ex_limits_tiers_parse(&c, err, ret, ret_n);
+}
+
+static void check_limits(const struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_limits_tier tiers[EX_FAIR_TIERS_MAX];
+	uint32_t n;
+	if (!ex_config_is_gateway(p))
+		wrong(e, p, EX_P_limits_queue_wait_ms, "[limits] needs [gateway] in the same process");
+	if (ex_config_tiers(p, &err, tiers, &n) < 0)
+		wrong(e, p, EX_P_limits_weight, "[limits] %s", ex_err_text(&err));
+}
+
 static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 {
 	check_roles(p, e);
@@ -427,6 +452,8 @@ static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 		check_plugin(p, EX_P_expert_plugin, p->expert_plugin, p->expert_plugin_dir, e);
 	if (ex_config_is_gateway(p))
 		check_gateway(p, e);
+	if (p->there[EX_SECTION_limits])
+		check_limits(p, e);
 	if (p->there[EX_SECTION_etcd])
 		check_etcd(p, e);
 	gid_t gid;

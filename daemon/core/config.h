@@ -5,6 +5,7 @@
 
 #include "core/conffile.h"
 #include "fleet/etcd.h"
+#include "gateway/limits.h"
 #include "net/cert.h"
 #include <limits.h>
 #include <sys/types.h>
@@ -43,6 +44,9 @@ static inline bool ex_config_has_ledger(const struct ex_params *p)
 {
 	return ex_config_is_router(p) && p->there[EX_SECTION_ledger];
 }
+
+/* The tiers of [limits], into ret[EX_FAIR_TIERS_MAX]. -EINVAL. */
+int ex_config_tiers(const struct ex_params *p, struct ex_err *err, struct ex_limits_tier *ret, uint32_t *ret_n);
 
 enum ex_tls_mode { EX_TLS_OFF, EX_TLS_ALL, EX_TLS_CONTROL }; /* as [tls] mode's choices */
 static inline enum ex_tls_mode ex_config_tls(const struct ex_params *p)

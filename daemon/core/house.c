@@ -332,6 +332,8 @@ void ex_house_tick(struct ex_house *h)
 	ex_house_watch_start(h);
 	if (h->desk)
 		ex_desk_tick(h->desk);
+	if (h->limits)
+		ex_house_save_limits(h, now);
 	if (h->dispatch) {
 		ex_house_apply_members(h);
 		watch_coverage(h);
@@ -363,6 +365,8 @@ size_t ex_house_threads(const struct ex_house *h, struct ex_house_thread out[sta
 		out[n++] = (struct ex_house_thread){"http-watch", ex_gateway_turns(h->gateway)};
 	if (h->desk)
 		out[n++] = (struct ex_house_thread){"ledger", ex_ledger_turns(ex_desk_ledger(h->desk))};
+	if (h->limits)
+		out[n++] = (struct ex_house_thread){"limits", ex_limits_turns(h->limits)};
 	return n;
 }
 
@@ -403,6 +407,8 @@ bool ex_house_drain(struct ex_house *h, unsigned slice_ms)
 			ex_experts_service_drain(h->experts_service);
 		if (h->moves)
 			ex_moves_drain(h->moves);
+		if (h->limits)
+			ex_limits_close(h->limits); /* who waits for a place waits in vain */
 	}
 	if (h->engine && !ex_engine_drain(h->engine, slice_ms))
 		return false;

@@ -77,6 +77,9 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
 	const struct ex_model_config *c = ex_weights_config(h->weights);
+	const struct ex_admit *admit = &ex_admit_open;
+	if (p->there[EX_SECTION_limits] && ex_house_build_limits(h, &admit, err) < 0)
+		return ex_err_prefix(err, "[limits]");
 	snprintf(h->fingerprint, sizeof h->fingerprint, "fp_%.10s", ex_weights_digest(h->weights));
 	const struct ex_gateway_opts o = {
 		.listen = p->gateway_listen,
@@ -91,7 +94,7 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 		.n_eos = c->n_eos,
 		.model_name = p->model_name,
 		.fingerprint = h->fingerprint,
-		.admit = &ex_admit_open,
+		.admit = admit,
 		.connections_max = p->gateway_connections_max,
 		.connections_per_ip_max = p->gateway_connections_per_ip_max,
 		.header_bytes_max = (uint32_t)p->gateway_header_bytes_max,
@@ -118,7 +121,10 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 
 void ex_house_free_gateway(struct ex_house *h)
 {
+	if (h->limits)
+		ex_limits_close(h->limits);
 	if (h->gateway)
 		h->gateway = ex_gateway_stop(h->gateway, h->grace_ms);
 	h->https = ex_https_free(h->https);
+	ex_house_free_limits(h);
 }

@@ -17,6 +17,7 @@
 #include "gateway/edge.h"
 #include "gateway/admit_accounts.h"
 #include "gateway/service.h"
+#include "gateway/limits.h"
 
 /* What a plugin is told, and what it may tell. */
 struct ex_plugin_host {
@@ -113,7 +114,12 @@ struct ex_house {
 	struct ex_server *router_server;
 	struct ex_https *https; /* made before all threads: a reload may come at any time */
 	struct ex_gateway *gateway;
-	int http_fd;          /* handed over by systemd; -1: none */
+	int http_fd;              /* handed over by systemd; -1: none */
+	struct ex_limits *limits; /* NULL: none */
+	struct ex_limits_tier *tiers;
+	uint32_t n_tiers;
+	uint64_t limits_saved_ns;
+	bool limits_unsaved;  /* the last try failed, and was told */
 	char fingerprint[16]; /* of the model, in the gateway's answers */
 
 	char *ledger_store; /* as ex_store_open */
@@ -144,6 +150,10 @@ int ex_house_build_router(struct ex_house *h, struct ex_err *err);         /* [l
 void ex_house_free_router(struct ex_house *h);                             /* [main] */
 int ex_house_build_https(struct ex_house *h, struct ex_err *err);          /* [main] before all threads */
 void ex_house_reload_https(struct ex_house *h, const struct ex_params *p); /* [main, admin loop] one at a time */
+/* Limits in front of who admits; *admit is what the gateway asks from then on. [loader] */
+int ex_house_build_limits(struct ex_house *h, const struct ex_admit **admit, struct ex_err *err);
+void ex_house_save_limits(struct ex_house *h, uint64_t now_ns); /* now and then [main] */
+void ex_house_free_limits(struct ex_house *h);                  /* [main] after the gateway */
 /* Once the router serves. [loader] */
 int ex_house_build_gateway(struct ex_house *h, struct ex_err *err);
 void ex_house_free_gateway(struct ex_house *h); /* [main] before the router; its engine's requests have ended */

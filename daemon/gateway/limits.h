@@ -24,6 +24,21 @@ struct ex_limits_tier {
 	uint32_t requests_per_min, tokens_per_min; /* per key; 0: no limit. A burst is a minute's worth. */
 	uint32_t concurrency; /* requests of an account at once, those that wait included; 0: no limit */
 };
+#define EX_LIMITS_TIER_DEFAULT "default" /* the first one: of whoever is in no other */
+#define EX_LIMITS_REQUESTS_MAX 1000000
+struct ex_limits_words {
+	const char *const *v; /* [n] "TIER=NUMBER" */
+	size_t n;
+};
+struct ex_limits_conf {
+	struct ex_limits_words weight, requests_per_min, tokens_per_min, concurrency;
+};
+/* The tiers that are named, and the default one, into ret[EX_FAIR_TIERS_MAX]. -EINVAL. [any] */
+int ex_limits_tiers_parse(
+	const struct ex_limits_conf *c, struct ex_err *err, struct ex_limits_tier *ret, uint32_t *ret_n);
+/* The index of the tier of that name, 0 without one. [any] */
+uint32_t ex_limits_tier_find(const struct ex_limits_tier *tiers, uint32_t n, const char *name);
+
 struct ex_limits_who {
 	int64_t account, key; /* what tells them apart */
 	uint32_t tier;        /* index */

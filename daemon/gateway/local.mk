@@ -4,6 +4,7 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/cover.c daemon/gateway/cover.h daemon/gateway/waitlist.c daemon/gateway/waitlist.h \
 	daemon/gateway/fair.c daemon/gateway/fair.h \
 	daemon/gateway/gcra.c daemon/gateway/gcra.h \
+	daemon/gateway/limits_tiers.c \
 	daemon/gateway/ledger.c daemon/gateway/ledger.h daemon/gateway/ledger_apply.c daemon/gateway/ledger_chain.c daemon/gateway/ledger_set.c daemon/gateway/ledger_set.h daemon/gateway/ledger_verify.c daemon/gateway/limits.c daemon/gateway/limits.h daemon/gateway/limits_int.h daemon/gateway/limits_state.c daemon/gateway/money.c daemon/gateway/money.h \
 	daemon/gateway/admit.h daemon/gateway/admit_open.c \
 	daemon/gateway/chat_reply.c daemon/gateway/chat_reply.h \

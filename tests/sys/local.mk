@@ -26,6 +26,7 @@ EXTRA_DIST += \
 	tests/sys/f14_apply.py \
 	tests/sys/fleet.py \
 	tests/sys/g01_http.py \
+	tests/sys/g05_limits.py \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
 	tests/sys/l02_swap.py \

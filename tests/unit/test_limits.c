@@ -402,6 +402,25 @@ static void test_refused(void **state)
 	assert_null(l);
 }
 
+static void test_tiers(void **state)
+{
+	(void)state;
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_limits_tier t[EX_FAIR_TIERS_MAX];
+	uint32_t n;
+	const struct ex_limits_conf c = {.weight = {.v = (const char *const[]){"b=4"}, .n = 1},
+		.requests_per_min = {.v = (const char *const[]){"a=60", "b=600"}, .n = 2},
+		.concurrency = {.v = (const char *const[]){"default=3"}, .n = 1}};
+	EXPECT_OK(err, ex_limits_tiers_parse(&c, &err, t, &n));
+	assert_int_equal(n, 3);
+	assert_string_equal(t[0].name, "default");
+	assert_true(t[0].weight == 1 && t[0].concurrency == 3 && !t[0].requests_per_min && !t[0].tokens_per_min);
+	uint32_t a = ex_limits_tier_find(t, n, "a"), b = ex_limits_tier_find(t, n, "b");
+	assert_true(t[a].weight == 1 && t[a].requests_per_min == 60 && !t[a].concurrency);
+	assert_true(t[b].weight == 4 && t[b].requests_per_min == 600);
+	assert_int_equal(ex_limits_tier_find(t, n, "c"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -413,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_saved),
 		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_tiers),
 		cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

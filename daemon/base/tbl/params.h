@@ -111,6 +111,14 @@ EX_PARAM(ledger, store, STR, "", "", 0, 4095, RESTART, "Where the ledger lies: s
 EX_PARAM(ledger, journal_ms, U32, "ms", "1000", 10, 60000, RESTART, "How often what running requests have used is written to disk. A crash of the machine leaves at most so much uncharged.")
 EX_PARAM(ledger, hold_s, U32, "s", "86400", 60, 2592000, RESTART, "How long money is set aside for a request of a router that does not come back. Longer than any request takes.")
 
+EX_SECTION(limits, "Limits of the gateway's requests. Its presence puts a fair queue in front of the engine. Limits are by tier, as TIER=NUMBER; whoever is in no tier that is named is in the tier default. Without accounts the bearer token tells clients apart.")
+EX_PARAM(limits, weight, PAIRS, "", "", 0, 64, RESTART, "Shares of the engine, when several tiers wait. A tier that is not named has 1.")
+EX_PARAM(limits, requests_per_min, PAIRS, "", "", 0, 64, RESTART, "Requests a minute of one key; as many may come at once after a minute without any. A tier that is not named has no such limit.")
+EX_PARAM(limits, tokens_per_min, PAIRS, "", "", 0, 64, RESTART, "Tokens a minute of one key: a request counts with its prompt and max_tokens, and what it did not use is given back at its end.")
+EX_PARAM(limits, concurrency, PAIRS, "", "", 0, 64, RESTART, "Requests of one account at one time, those that wait included.")
+EX_PARAM(limits, queue_wait_ms, U32, "ms", "10000", 10, 3600000, RESTART, "A request is refused when it would wait longer at its account's share of what the engine serves, and when it has waited half as long again.")
+EX_PARAM(limits, queue_max, U32, "requests", "4096", 1, 65536, RESTART, "Requests that wait, however short.")
+
 EX_SECTION(etcd, "Its presence makes an expert host register itself in etcd (v3), and a router use the hosts that are registered there.")
 EX_PARAM(etcd, endpoints, URLS, "", "", 0, 16, RESTART, "Client addresses of the etcd cluster, with https:// in front or not: TLS is spoken when ca is set. One is used at a time, and another when it fails.")
 EX_PARAM(etcd, ca, FILE, "", "", 0, 0, LIVE, "Certificates of the CA (PEM) that etcd's certificates must come from; each must name the address of its endpoint. Unset: etcd is reached in plain text.")
