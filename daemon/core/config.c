@@ -407,8 +407,8 @@ static void check_gateway(const struct ex_params *p, struct ex_config_errors *e)
 			ex_err_text(&err));
 	if (!ex_config_is_router(p))
 		wrong(e, p, EX_P_gateway_listen, "[gateway] needs [router] in the same process");
-	if (p->gateway_accounts)
-		wrong(e, p, EX_P_gateway_accounts, "this version keeps no accounts: allowed is no");
+	if (p->gateway_accounts && !ex_config_has_ledger(p))
+		wrong(e, p, EX_P_gateway_accounts, "accounts are kept in a [ledger], and there is none");
 	if (!is_unix(p->gateway_listen) && ex_addr_parse(p->gateway_listen, &err, &a) < 0)
 		wrong(e, p, EX_P_gateway_listen, "%s", ex_err_text(&err));
 	else if (is_unix(p->gateway_listen) && p->gateway_listen[5] != '/')

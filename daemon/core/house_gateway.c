@@ -77,7 +77,8 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
 	const struct ex_model_config *c = ex_weights_config(h->weights);
-	const struct ex_admit *admit = &ex_admit_open;
+	const struct ex_admit *admit =
+		p->gateway_accounts ? ex_admit_accounts_admit(h->admit_accounts) : &ex_admit_open;
 	if (p->there[EX_SECTION_limits] && ex_house_build_limits(h, &admit, err) < 0)
 		return ex_err_prefix(err, "[limits]");
 	snprintf(h->fingerprint, sizeof h->fingerprint, "fp_%.10s", ex_weights_digest(h->weights));

@@ -31,6 +31,19 @@ static bool who_by_token(void *ctx, const char *key, struct ex_limits_who *ret)
 	return true;
 }
 
+/* By account: its tier is that of the configuration with its name. */
+static bool who_by_account(void *ctx, const char *key, struct ex_limits_who *ret)
+{
+	const struct ex_house *h = ctx;
+	struct ex_account a;
+	int64_t id;
+	if (!key || ex_accounts_of_key(ex_desk_accounts(h->desk), key, &a, &id) < 0)
+		return false;
+	*ret = (struct ex_limits_who){
+		.account = a.id, .key = id, .tier = ex_limits_tier_find(h->tiers, h->n_tiers, a.tier)};
+	return true;
+}
+
 static bool state_path(const struct ex_house *h, const char *suffix, char out[static PATH_MAX])
 {
 	return snprintf(out, PATH_MAX, "%s/" STATE_FILE "%s", h->p->node_state, suffix) < PATH_MAX;
@@ -95,7 +108,8 @@ int ex_house_build_limits(struct ex_house *h, const struct ex_admit **admit, str
 	if (rc < 0)
 		return rc;
 	const struct ex_limits_opts o = {.inner = *admit,
-		.who = who_by_token,
+		.who = p->gateway_accounts ? who_by_account : who_by_token,
+		.ctx = h,
 		.tiers = h->tiers,
 		.n_tiers = h->n_tiers,
 		.places = p->router_max_batch,

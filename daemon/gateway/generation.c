@@ -314,8 +314,8 @@ static void on_admitted(void *ctx, const struct ex_admit_answer *r)
 static uint64_t likeness_of(const struct ex_exchange *x)
 {
 	uint64_t h = UINT64_C(14695981039346656037) ^ x->n_tokens_max;
-	for (size_t i = 0; i < x->n_ids; i++)
-		h = (h ^ x->ids[i]) * UINT64_C(1099511628211);
+	for (size_t i = 0; i < x->prompt.n; i++)
+		h = (h ^ x->prompt.ids[i]) * UINT64_C(1099511628211);
 	return h;
 }
 

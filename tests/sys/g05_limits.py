@@ -64,6 +64,40 @@ def test_restart(case):
         expect(1 <= int(e.response.headers["retry-after"]) <= 60, f"Retry-After: {e.response.headers['retry-after']}")
 
 
+def test_tiers(case):
+    """With accounts a key has its account's tier; refused requests are not charged, and no money stays held."""
+    with case.fleet() as f:
+        port = free_ports(1)[0]
+        node = f.router("r1", shards="auto", extra={
+            "ledger": {}, "gateway": {"listen": f"127.0.0.1:{port}", "accounts": "yes"},
+            "limits": {"requests_per_min": "standard=2 gold=1000", "weight": "gold=4"}})
+        node.http = port
+        node.ctl("tariff", "set", "1", "1", "1")
+        keys = {}
+        for name, tier in (("acme", "standard"), ("rich", "gold")):
+            node.ctl("account", "create", name, f"--tier={tier}")
+            node.ctl("topup", "credit", name, "1", f"--key={name}")
+            keys[name] = node.ctl("key", "create", name).stdout.strip()
+        acme, rich = (g.sdk().OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=keys[n], max_retries=0) for n in keys)
+        for _ in range(2):
+            acme.chat.completions.create(**g.ask(max_tokens=1))
+        expect_equal(refused(acme).response.headers["x-ratelimit-limit-requests"], "2", "requests a minute of the tier standard")
+        for _ in range(5):
+            rich.chat.completions.create(**g.ask(max_tokens=1))
+        try:
+            g.client(node).chat.completions.create(**g.ask(max_tokens=1))
+            raise AssertionError("a key that nobody has was good")
+        except g.sdk().AuthenticationError:
+            pass
+
+        def used():
+            return {a: sum(int(r["requests"]) for r in node.ctl_json("usage", a, "--since=2026-01-01")["rows"]) for a in keys}
+
+        wait_until("what was used is charged", lambda: used() == {"acme": 2, "rich": 5}, 20)
+        for a in keys:
+            expect_equal(node.ctl_json("account", "show", a)["accounts"][0]["balances"][0]["held"], "0.00", "held")
+
+
 def test_fair(case):
     """One client has 100 requests in a batch of 4; another one's single request is not behind them. (What is answered in between was begun before it.)"""
     answered = []

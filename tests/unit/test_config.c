@@ -251,7 +251,7 @@ static const struct {
 	{EXPERT "[router]\n[ledger]\nstore = mysql:x\n", "'mysql:x' names no store"},
 	{EXPERT "[etcd]\n", "[etcd] is there without addresses"},
 	{EXPERT "[gateway]\n", "[gateway] needs [router] in the same process"},
-	{EXPERT "[router]\n[gateway]\naccounts = yes\n", "this version keeps no accounts"},
+	{EXPERT "[router]\n[gateway]\naccounts = yes\n", "accounts are kept in a [ledger], and there is none"},
 	{EXPERT "[router]\n[gateway]\nlisten = 0.0.0.0:8000\n", "not a loopback address"},
 	{EXPERT "[router]\n[gateway]\nlisten = 127.0.0.1:7100\n", "the port belongs to [router] listen"},
 	{EXPERT "[router]\n[gateway]\nlisten = unix:x\n", "an absolute path is wanted after unix:"},

@@ -90,7 +90,7 @@ EX_SECTION(gateway, "Its presence makes a router serve the HTTP API that OpenAI'
 EX_PARAM(gateway, listen, STR, "", "127.0.0.1:8000", 1, 255, RESTART, "Where clients reach the API: HOST:PORT, or unix:PATH for a proxy on this machine. A socket that systemd hands over under the name http (FileDescriptorName=http) is used instead.")
 EX_PARAM(gateway, tls_cert, FILE, "", "", 0, 0, LIVE, "Certificate that HTTPS clients see (PEM), followed by those of authorities between it and one that clients know. Unset: plain HTTP.")
 EX_PARAM(gateway, tls_key, FILE, "", "", 0, 0, LIVE, "Its private key (PEM, without a passphrase).")
-EX_PARAM(gateway, accounts, BOOL, "", "no", 0, 0, RESTART, "no: whoever can connect may ask, and nothing is charged; listen must then be a loopback address or a unix socket, unless [node] insecure = yes.")
+EX_PARAM(gateway, accounts, BOOL, "", "no", 0, 0, RESTART, "yes: requests need the key of an account in [ledger], and are charged to it. no: whoever can connect may ask, and nothing is charged; listen must then be a loopback address or a unix socket, unless [node] insecure = yes.")
 EX_PARAM(gateway, threads, U32, "", "2", 1, 64, RESTART, "Threads that connections are spread over.")
 EX_PARAM(gateway, connections_max, U32, "connections", "12000", 16, 1000000, RESTART, "Connections at one time; more wait in the kernel's queue.")
 EX_PARAM(gateway, connections_per_ip_max, U32, "connections", "0", 0, 1000000, RESTART, "Connections at one time from one address; further ones are closed at once. 0: no such limit, as is right behind a proxy.")
