@@ -432,11 +432,11 @@ static void on_state(void *ctx, bool up, const char *why)
 	r->was_down = !up;
 }
 
-/* Is the key still ours? Answers older than its making say nothing. */
+/* Is the key still ours? Answers older than its making say nothing, nor do those that a stop, which takes it away, may have overtaken. */
 static void on_probed(void *ctx, const Etcdserverpb__RangeResponse *p)
 {
 	struct ex_registrar *r = ctx;
-	if (!r->registered || p->header->revision < r->revision)
+	if (!r->registered || is_stopping(r) || p->header->revision < r->revision)
 		return;
 	if (!p->n_kvs)
 		lose_key(r, "its key is gone");
