@@ -317,7 +317,8 @@ static void test_host_lost_under_a_request(void **state)
 	generate(&f, c, 60, false, &f.node[1]);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(c[i].f.reason, EX_FINISH_NO_RESOURCE);
-		assert_in_range(c[i].n, 4, 6); /* what was said before is right, and nothing after */
+		/* what was said before is right, and nothing after; the host goes with the first one's token, when the second may not have begun */
+		assert_in_range(c[i].n, i == 0 ? 4 : 0, 6);
 		assert_memory_equal(c[i].ids, want[i].ids, c[i].n * sizeof c[i].ids[0]);
 		assert_non_null(strstr(c[i].error, "routed experts are not available: shard L"));
 	}
