@@ -234,6 +234,12 @@ static bool drop_rest(struct ex_haul *h, uint64_t now)
 	return whole;
 }
 
+static void pause_for(struct ex_haul *h, uint64_t now)
+{
+	uint64_t ms = h->n_vain ? (uint64_t)EX_HAUL_BACKOFF_MS << (h->n_vain - 1) : 0;
+	go(h, PAUSING, now + ms * EX_NS_PER_MS);
+}
+
 static void finish_round(struct ex_haul *h, uint64_t now)
 {
 	struct ex_haul_sum s;
@@ -245,7 +251,7 @@ static void finish_round(struct ex_haul *h, uint64_t now)
 		end(h, -ECANCELED, "stopped as asked");
 	else if (h->again && h->n_shut <= EX_HAUL_SHUT_MAX && h->n_vain < EX_HAUL_VAIN_MAX &&
 		 s.n_rounds < EX_HAUL_ROUNDS_MAX)
-		go(h, PAUSING, now + h->n_vain * EX_HAUL_BACKOFF_MS * EX_NS_PER_MS);
+		pause_for(h, now);
 	else if (h->again) {
 		snprintf(text, sizeof text, "given up after %u plan%s and %u failed move%s", s.n_rounds,
 			s.n_rounds == 1 ? "" : "s", s.n_failed, s.n_failed == 1 ? "" : "s");
@@ -292,7 +298,9 @@ static void plan(struct ex_haul *h, uint64_t now)
 	int rc = ops->plan(ops->ctx, &o, &err, &p);
 	if (rc == 0 && (rc = take_plan(h, &p, now)) < 0)
 		ex_err_errno(&err, rc, "cannot take the plan");
-	if (rc < 0)
+	if (rc < 0 && h->sum.n_rounds && ++h->n_vain < EX_HAUL_VAIN_MAX)
+		pause_for(h, now); /* there was a plan: who was lost meanwhile may be back soon */
+	else if (rc < 0)
 		end(h, rc, ex_err_text(&err));
 	else {
 		if (p.n_moves && ops->begun)

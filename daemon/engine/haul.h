@@ -15,7 +15,7 @@
 #define EX_HAUL_TEXT_MAX   256
 #define EX_HAUL_SHUT_MAX   64  /* hosts that failed: one more, and it gives up */
 #define EX_HAUL_ROUNDS_MAX 100 /* plans in one go */
-#define EX_HAUL_VAIN_MAX   3   /* rounds in a row that moved nothing */
+#define EX_HAUL_VAIN_MAX   4   /* rounds in a row that moved nothing, or had no plan */
 #define EX_HAUL_AHEAD_MAX  256 /* open moves that are looked at for one that may begin */
 #define EX_HAUL_CLAIM_MS   3000
 #define EX_HAUL_SETTLE_MS  15000 /* until this router must have seen what a host says that it has done */

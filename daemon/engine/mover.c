@@ -186,14 +186,19 @@ bool ex_mover_set_auto(struct ex_mover *m, bool automatic)
 
 /* --- auto [mover] ---------------------------------------------------------------------------------------- */
 
-static void begin_auto(struct ex_mover *m, bool repair, const char *why)
+static struct ex_planner_opts auto_opts(const struct ex_mover *m, bool repair)
 {
-	const struct ex_planner_opts o = {
+	return (struct ex_planner_opts){
 		.min_replicas = m->o.min_replicas,
 		.max_replicas = EX_MAX(m->o.min_replicas, m->o.max_replicas),
 		.threshold = m->o.threshold,
 		.repair_only = repair,
 	};
+}
+
+static void begin_auto(struct ex_mover *m, bool repair, const char *why)
+{
+	const struct ex_planner_opts o = auto_opts(m, repair);
 	ex_lock_take(&m->lock);
 	if (!m->running && start(m, &o, why) == 0)
 		m->is_repair = repair;
@@ -220,6 +225,19 @@ static bool look_for_repair(struct ex_mover *m, uint64_t now)
 	return true;
 }
 
+/* There is something to move; or no plan, which is to be told. */
+static bool is_uneven(struct ex_mover *m)
+{
+	const struct ex_place_opts o = {.planner = auto_opts(m, false), .to_apply = true};
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_place p;
+	if (ex_dispatch_place(m->o.dispatch, &o, &err, &p) < 0)
+		return true;
+	bool uneven = p.n_moves > 0;
+	ex_place_done(&p);
+	return uneven;
+}
+
 static void look_for_auto(struct ex_mover *m, uint64_t now)
 {
 	uint64_t usage = ex_dispatch_usage(m->o.dispatch), pause = m->o.interval_s * EX_NS_PER_S;
@@ -232,8 +250,12 @@ static void look_for_auto(struct ex_mover *m, uint64_t now)
 	if (look_for_repair(m, now) || now < m->even_ns)
 		return;
 	m->even_ns = now + (pause << m->n_streak);
-	if (ex_dispatch_rows_lately(m->o.dispatch) >= EX_MOVER_ROWS_MIN)
+	if (ex_dispatch_rows_lately(m->o.dispatch) < EX_MOVER_ROWS_MIN)
+		return;
+	if (is_uneven(m))
 		begin_auto(m, false, "the load was to be evened out");
+	else
+		m->n_streak = 0;
 }
 
 static void note_end(struct ex_mover *m, const struct ex_haul_sum *s)

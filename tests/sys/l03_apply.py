@@ -90,8 +90,8 @@ def test_evened_out(case):
             wait_until("it rests", lambda: r1.ctl_json("fleet", "status")["state"] == "idle", timeout=60)
             go, held = r1.ctl_json("fleet", "status")["go"], holders(r1)
             s.run(4)
-            later = r1.ctl_json("fleet", "status")
-            expect(later["go"] - go <= 3, f"it plans without a pause: {go}, then {later['go']}")
+            later = r1.ctl_json("fleet", "status")["go"]
+            expect(later - go <= 2, f"it moves again and again: {go} times, then {later}")
             s.stop("load evened out")
         expect(min(held.values()) >= 1 and max(held.values()) <= 2, f"holders: {held}")
         text = open(r1.config_path, encoding="utf-8").read()

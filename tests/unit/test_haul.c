@@ -377,6 +377,29 @@ static void test_target_lost(void **state)
 	expect_whole(&f);
 }
 
+/* Too few are left for a plan, for a while: it waits a little before it gives up. */
+static void test_comes_back(void **state)
+{
+	(void)state;
+	for (int back = 0; back < 2; back++) {
+		struct sim f;
+		init_sim(&f, 3, 2);
+		f.host[1].drained = true;
+		struct ex_haul *h = begin(&f, 1, 0);
+		assert_true(run_until(&f, h, 1));
+		set_alive(&f.host[0], false);
+		for (unsigned i = 0; i < 100; i++) {
+			assert_true(ex_haul_step(h, f.now));
+			pass_time(&f);
+		}
+		if (back)
+			set_alive(&f.host[0], true);
+		struct ex_haul_sum s = finish(&f, h);
+		assert_int_equal(s.rc, back ? 0 : -ENOSPC);
+		assert_int_equal(count_held(&f.host[1]), back ? 0 : 8);
+	}
+}
+
 /* A host without room is asked once, and the others take what it was to have. */
 static void test_no_memory(void **state)
 {
@@ -523,6 +546,7 @@ int main(void)
 		cmocka_unit_test(test_drained),
 		cmocka_unit_test(test_at_rest),
 		cmocka_unit_test(test_target_lost),
+		cmocka_unit_test(test_comes_back),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_tried_again),
 		cmocka_unit_test(test_hangs),
