@@ -150,6 +150,7 @@ static void add_host(void *ctx, const struct ex_host_view *v)
 	m->identity = ex_keep_text(h->k, v->identity);
 	m->zone = ex_keep_text(h->k, v->zone);
 	m->memory_bytes = v->memory_bytes;
+	m->accepts_moves = v->accepts_moves;
 }
 
 static void count_self(void *ctx, const struct ex_shard_view *v)

@@ -89,6 +89,7 @@ def test_unwilling(case):
     """Without [tls] hosts accept no moves unless they say so."""
     with case.fleet() as f:
         r1, _, _ = f.two_hosts()
+        expect(not any(h["accepts_moves"] for h in r1.ctl_json("host", "list")["hosts"]), "hosts that accept moves unasked")
         r1.ctl("fleet", "plan", "--min-replicas=1")
         refused = r1.ctl("fleet", "apply", "--wait", check=False)
         expect(refused.returncode == 1 and "accept_moves" in refused.stderr, f"unwilling hosts: {refused}")
@@ -120,6 +121,7 @@ def test_tls(case):
         for node in (*hosts, r1):
             node.wait_ready()
         all_ready(r1)
+        expect(all(h["accepts_moves"] for h in r1.ctl_json("host", "list")["hosts"]), "hosts with [tls] that accept no moves")
         r1.ctl("host", "drain", "h3", "--force")
         lines = [json.loads(x) for x in r1.ctl("--json", "fleet", "apply", "--repair", "--wait").stdout.splitlines()]
         expect(all(m["state"] == "done" for m in lines[:-1]) and len(lines) > 1, f"moves: {lines}")

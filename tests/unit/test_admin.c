@@ -369,12 +369,30 @@ static void test_gate(void **state)
 	ex_msg_free(m);
 }
 
+/* Nothing is moved before the router is there; with one behind it tests/sys/f14_apply.py goes on. */
+static void test_apply_refused(void **state)
+{
+	(void)state;
+	struct ex_err err;
+	Expertd__V1__ApplyFleetRequest q = EXPERTD__V1__APPLY_FLEET_REQUEST__INIT;
+	Expertd__V1__FleetStatusRequest s = EXPERTD__V1__FLEET_STATUS_REQUEST__INIT;
+	assert_null(call("ApplyFleet", &q.base, &expertd__v1__apply_fleet_reply__descriptor, &err));
+	assert_int_equal(err.code, -ENOTCONN);
+	assert_non_null(strstr(err.text, "while the node is starting"));
+	q.stop = true;
+	assert_null(call("ApplyFleet", &q.base, &expertd__v1__apply_fleet_reply__descriptor, &err));
+	assert_int_equal(err.code, -ENOTCONN);
+	assert_null(call("FleetStatus", &s.base, &expertd__v1__fleet_status_reply__descriptor, &err));
+	assert_int_equal(err.code, -ENOTCONN);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changes_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_apply_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_plugins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_metrics_config_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_events, setup, teardown),

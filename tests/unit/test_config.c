@@ -244,6 +244,7 @@ static const struct {
 	{EXPERT "[router]\npeers = 127.0.0.1:7101\n", "'127.0.0.1:7101' is this process itself"},
 	{EXPERT "[router]\npeers = 127.0.0.1:0\n", "a peer's port must be from 1 to 65535"},
 	{EXPERT "[router]\nmax_batch = 64\nstep_tokens_max = 63\n", "less than max_batch = 64"},
+	{EXPERT "[router]\nmin_replicas = 3\nmax_replicas = 2\n", "less than min_replicas = 3"},
 	{EXPERT "[router]\ncontext = 16\n", "[router] page_tokens = 32 (default): more than context = 16"},
 	{EXPERT "[node]\nadmin_group = no such group\n", "there is no such group"},
 	{EXPERT "[ledger]\n", "[ledger] needs [router]"},
