@@ -49,8 +49,10 @@ EXTRA_DIST += \
 	tests/sys/swaps.py
 
 # A third-party gRPC client against net/
-check_PROGRAMS += tests/sys/rpc_server
+check_PROGRAMS += tests/sys/rpc_server tests/sys/money_fire
+tests_sys_money_fire_SOURCES = tests/sys/money_fire.c
+tests_sys_money_fire_LDADD = libexpertd.la
 tests_sys_rpc_server_SOURCES = tests/sys/rpc_server.c
 tests_sys_rpc_server_LDADD = libexpertd.la
-TESTS += tests/sys/grpcio_net.py
-EXTRA_DIST += tests/sys/grpcio_net.py tests/tsan.supp
+TESTS += tests/sys/grpcio_net.py tests/sys/money_fire.py
+EXTRA_DIST += tests/sys/grpcio_net.py tests/sys/money_fire.py tests/tsan.supp
