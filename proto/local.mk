@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The wire contract: protobuf-c code, and the descriptor set that server reflection serves.
-PROTO_FILES = proto/expertd/experts.proto proto/expertd/router.proto proto/expertd/admin.proto proto/expertd/accounts.proto \
+PROTO_FILES = proto/expertd/experts.proto proto/expertd/router.proto proto/expertd/admin.proto proto/expertd/accounts.proto proto/expertd/topups.proto \
 	proto/grpc/health/v1/health.proto proto/grpc/reflection/v1/reflection.proto proto/grpc/reflection/v1alpha/reflection.proto
 # Services of others, that we only call: not in the descriptor set.
 PROTO_CALLED = proto/etcd/kv.proto proto/etcd/rpc.proto

@@ -440,6 +440,16 @@ static void check_limits(const struct ex_params *p, struct ex_config_errors *e)
 		wrong(e, p, EX_P_limits_weight, "[limits] %s", ex_err_text(&err));
 }
 
+static void check_topup(const struct ex_params *p, struct ex_config_errors *e)
+{
+	struct ex_err err = EX_ERR_INIT;
+	struct ex_topup_rules rules;
+	if (!ex_config_has_ledger(p))
+		wrong(e, p, EX_P_topup_cover_enter, "[topup] needs [ledger]: top-ups are of its accounts");
+	if (ex_config_topup_rules(p, &err, &rules) < 0)
+		wrong(e, p, EX_P_topup_cover_enter, "[topup] %s", ex_err_text(&err));
+}
+
 static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 {
 	check_roles(p, e);
@@ -454,6 +464,8 @@ static void check_all(const struct ex_params *p, struct ex_config_errors *e)
 		check_gateway(p, e);
 	if (p->there[EX_SECTION_limits])
 		check_limits(p, e);
+	if (p->there[EX_SECTION_topup])
+		check_topup(p, e);
 	if (p->there[EX_SECTION_etcd])
 		check_etcd(p, e);
 	gid_t gid;

@@ -6,6 +6,7 @@
 #include "core/conffile.h"
 #include "fleet/etcd.h"
 #include "gateway/limits.h"
+#include "gateway/topup_gate.h"
 #include "net/cert.h"
 #include <limits.h>
 #include <sys/types.h>
@@ -47,6 +48,8 @@ static inline bool ex_config_has_ledger(const struct ex_params *p)
 
 /* The tiers of [limits], into ret[EX_FAIR_TIERS_MAX]. -EINVAL. */
 int ex_config_tiers(const struct ex_params *p, struct ex_err *err, struct ex_limits_tier *ret, uint32_t *ret_n);
+/* The thresholds of [topup]. -EINVAL. */
+int ex_config_topup_rules(const struct ex_params *p, struct ex_err *err, struct ex_topup_rules *ret);
 
 enum ex_tls_mode { EX_TLS_OFF, EX_TLS_ALL, EX_TLS_CONTROL }; /* as [tls] mode's choices */
 static inline enum ex_tls_mode ex_config_tls(const struct ex_params *p)

@@ -216,6 +216,8 @@ int ex_house_build(struct ex_house *h, struct ex_err *err)
 		rc = ex_house_build_experts(h, err);
 	if (rc == 0 && ex_config_is_router(h->p))
 		rc = ex_house_build_router(h, err);
+	if (rc == 0 && h->p->there[EX_SECTION_topup])
+		rc = ex_house_build_topups(h, err);
 	if (rc == 0 && ex_config_is_gateway(h->p))
 		rc = ex_house_build_gateway(h, err);
 	if (rc == 0)
@@ -330,6 +332,8 @@ void ex_house_tick(struct ex_house *h)
 	ex_house_watch_tls(h);
 	ex_house_watch_registration(h);
 	ex_house_watch_start(h);
+	if (h->topups)
+		ex_house_look_topups(h, now);
 	if (h->desk)
 		ex_desk_tick(h->desk);
 	if (h->limits)

@@ -132,7 +132,7 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		.each_plugin = each_plugin,
 		.ctx = h,
 	};
-	const struct ex_gate *const gates[] = {&h->gate, &h->gate_accounts};
+	const struct ex_gate *const gates[] = {&h->gate, &h->gate_accounts, &h->gate_topups};
 	h->admin_gid = (gid_t)-1;
 	int rc = *p->node_admin_group ? ex_config_group(p->node_admin_group, &h->admin_gid) : 0;
 	if (rc < 0)
@@ -144,6 +144,8 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		ex_gate_init(&h->gate, router_paths, p->router_prompt_bytes_max, 0);
 	if (ex_config_has_ledger(p))
 		ex_gate_init(&h->gate_accounts, ex_accounts_service_paths, 0, 0);
+	if (ex_config_has_ledger(p) && p->there[EX_SECTION_topup])
+		ex_gate_init(&h->gate_topups, ex_topup_service_paths, 0, 0);
 	rc = merge_methods(ex_admin_methods(h->admin, 0), gates, EX_ARRAY_LEN(gates), &h->admin_methods);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot serve the admin socket");

@@ -96,6 +96,7 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 		.model_name = p->model_name,
 		.fingerprint = h->fingerprint,
 		.admit = admit,
+		.topups = h->topups,
 		.connections_max = p->gateway_connections_max,
 		.connections_per_ip_max = p->gateway_connections_per_ip_max,
 		.header_bytes_max = (uint32_t)p->gateway_header_bytes_max,

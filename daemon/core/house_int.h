@@ -18,6 +18,7 @@
 #include "gateway/admit_accounts.h"
 #include "gateway/service.h"
 #include "gateway/limits.h"
+#include "gateway/topup_service.h"
 
 /* What a plugin is told, and what it may tell. */
 struct ex_plugin_host {
@@ -64,8 +65,8 @@ struct ex_house {
 
 	struct ex_loop *loop_admin, *loop_control, *loop_data, *loop_dispatch, *loop_clients;
 	struct ex_admin *admin;
-	struct ex_admin_parts shown;        /* what admin sees; changed by show() */
-	struct ex_gate gate, gate_accounts; /* Router and Accounts methods on the admin socket */
+	struct ex_admin_parts shown;                     /* what admin sees; changed by show() */
+	struct ex_gate gate, gate_accounts, gate_topups; /* Router, Accounts and Topups methods on the admin socket */
 	struct ex_method *admin_methods;
 	struct ex_server *admin_server;
 	struct ex_metrics_http *http;
@@ -115,7 +116,10 @@ struct ex_house {
 	struct ex_https *https; /* made before all threads: a reload may come at any time */
 	struct ex_gateway *gateway;
 	int http_fd;              /* handed over by systemd; -1: none */
-	struct ex_limits *limits; /* NULL: none */
+	struct ex_topups *topups; /* NULL: none */
+	struct ex_topup_service *topup_service;
+	struct ex_house_look *look; /* of topups */
+	struct ex_limits *limits;   /* NULL: none */
 	struct ex_limits_tier *tiers;
 	uint32_t n_tiers;
 	uint64_t limits_saved_ns;
@@ -150,6 +154,9 @@ int ex_house_build_router(struct ex_house *h, struct ex_err *err);         /* [l
 void ex_house_free_router(struct ex_house *h);                             /* [main] */
 int ex_house_build_https(struct ex_house *h, struct ex_err *err);          /* [main] before all threads */
 void ex_house_reload_https(struct ex_house *h, const struct ex_params *p); /* [main, admin loop] one at a time */
+int ex_house_build_topups(struct ex_house *h, struct ex_err *err);         /* [loader] after the ledger */
+void ex_house_look_topups(struct ex_house *h, uint64_t now_ns);            /* now and then [main] */
+void ex_house_free_topups(struct ex_house *h);                             /* [main] once the desk's jobs have ended */
 /* Limits in front of who admits; *admit is what the gateway asks from then on. [loader] */
 int ex_house_build_limits(struct ex_house *h, const struct ex_admit **admit, struct ex_err *err);
 void ex_house_save_limits(struct ex_house *h, uint64_t now_ns); /* now and then [main] */

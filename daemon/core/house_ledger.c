@@ -64,6 +64,7 @@ void ex_house_free_ledger(struct ex_house *h)
 {
 	if (h->desk)
 		ex_desk_stop(h->desk);
+	ex_house_free_topups(h);
 	if (h->accounts_service)
 		h->accounts_service = ex_accounts_service_free(h->accounts_service);
 	if (h->admit_accounts)

@@ -143,6 +143,12 @@ int ctl_cmd_key_create(struct ctl *c, int argc, char **argv);
 int ctl_cmd_key_list(struct ctl *c, int argc, char **argv);
 int ctl_cmd_key_revoke(struct ctl *c, int argc, char **argv);
 int ctl_cmd_topup_credit(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_status(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_suspend(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_waitlist(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_limit(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_open(struct ctl *c, int argc, char **argv);
+int ctl_cmd_topup_auto(struct ctl *c, int argc, char **argv);
 int ctl_cmd_ledger_verify(struct ctl *c, int argc, char **argv);
 int ctl_cmd_ledger_show(struct ctl *c, int argc, char **argv);
 int ctl_cmd_tariff_set(struct ctl *c, int argc, char **argv);
@@ -155,7 +161,7 @@ int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
 	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_apply[], ctl_opts_swap[], ctl_opts_unload[],
-	ctl_opts_account_create[], ctl_opts_key_create[], ctl_opts_credit[], ctl_opts_ledger_show[],
+	ctl_opts_account_create[], ctl_opts_key_create[], ctl_opts_credit[], ctl_opts_gate[], ctl_opts_ledger_show[],
 	ctl_opts_tariff_set[], ctl_opts_usage[];
 
 #endif

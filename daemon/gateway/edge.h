@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "gateway/admit.h"
+#include "gateway/topups.h"
 #include "gateway/https.h"
 
 struct ex_gateway;
@@ -22,6 +23,7 @@ struct ex_gateway_opts {
 	uint32_t n_eos;
 	const char *model_name, *fingerprint; /* what answers carry */
 	const struct ex_admit *admit;
+	struct ex_topups *topups;                         /* whose state is public; NULL: none */
 	uint32_t connections_max, connections_per_ip_max; /* per ip 0: no limit */
 	uint32_t header_bytes_max; /* of a request line and its headers; also what a connection takes at least */
 	uint32_t json_depth_max;

@@ -42,12 +42,26 @@ static void start_balance(struct ex_exchange *x)
 	admit->ops->balance(admit->ctx, x->key, on_balance, ex_exchange_ref(x));
 }
 
+static void start_topup_status(struct ex_exchange *x)
+{
+	struct ex_api_error e;
+	struct ex_str out = EX_STR_INIT;
+	if (!x->g->o.topups) {
+		ex_api_error_set(&e, MHD_HTTP_NOT_FOUND, "unknown_url", NULL, "there is no gate on top-ups here");
+		ex_exchange_fail(x, &e);
+		return;
+	}
+	ex_topups_status(x->g->o.topups, (int64_t)(ex_realtime_us() / 1000000), &out);
+	ex_exchange_answer(x, MHD_HTTP_OK, &out);
+}
+
 static const struct ex_route routes[] = {
 	{MHD_HTTP_METHOD_POST, "/chat/completions", EX_ASK_CHAT, ex_generation_start},
 	{MHD_HTTP_METHOD_POST, "/completions", EX_ASK_COMPLETION, ex_generation_start},
 	{MHD_HTTP_METHOD_POST, "/beta/completions", EX_ASK_COMPLETION, ex_generation_start},
 	{MHD_HTTP_METHOD_GET, "/models", 0, start_models},
 	{MHD_HTTP_METHOD_GET, "/user/balance", 0, start_balance},
+	{MHD_HTTP_METHOD_GET, "/topups/status", 0, start_topup_status},
 };
 
 static const struct ex_route *find_route(const char *url, const char *method, struct ex_api_error *e)

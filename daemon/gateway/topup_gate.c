@@ -79,7 +79,8 @@ void ex_topup_gate_init(
 		g->figure[f] = g->last.figure[f] = NAN;
 	if (saved) {
 		g->last = *saved;
-		g->state = g->by_figures = saved->to;
+		g->state = saved->to;
+		g->by_figures = saved->by_figures;
 		g->pinned = saved->pins;
 		g->pin_until_s = saved->until_s;
 	}
@@ -181,6 +182,7 @@ static void tell(struct ex_topup_gate *g, enum ex_topup_state to, const char *by
 {
 	g->last.from = g->state;
 	g->last.to = to;
+	g->last.by_figures = g->by_figures;
 	g->last.real_s = real_s;
 	g->last.pins = g->pinned;
 	g->last.until_s = g->pinned ? g->pin_until_s : 0;

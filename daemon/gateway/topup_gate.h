@@ -42,7 +42,7 @@ int ex_topup_rules_check(const struct ex_topup_rules *r, struct ex_err *err);
 #define EX_TOPUP_BY_MAX     64
 
 struct ex_topup_change {
-	enum ex_topup_state from, to;
+	enum ex_topup_state from, to, by_figures; /* by_figures: what it would be without a pin */
 	int64_t real_s;
 	double figure[EX_TOPUP_FIGURE_N]; /* as they were */
 	char by[EX_TOPUP_BY_MAX];         /* "auto", or the operator */

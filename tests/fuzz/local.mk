@@ -3,7 +3,7 @@
 # With --enable-fuzz (CC=clang) it becomes a libFuzzer program; `make fuzz FUZZ_SECONDS=60` runs each that long. Without, replay.c
 # is its main() and `make check` runs the corpus and small damages of it.
 FUZZ_TARGETS = tests/fuzz/fuzz_cert tests/fuzz/fuzz_chat_request tests/fuzz/fuzz_fleet_files tests/fuzz/fuzz_frame tests/fuzz/fuzz_model_config \
-	tests/fuzz/fuzz_published tests/fuzz/fuzz_record tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_tariff tests/fuzz/fuzz_tokenizer
+	tests/fuzz/fuzz_published tests/fuzz/fuzz_record tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_tariff tests/fuzz/fuzz_tokenizer tests/fuzz/fuzz_topup_line
 FUZZ_SECONDS = 20
 FUZZ_JOBS = 1
 
@@ -60,6 +60,10 @@ tests_fuzz_fuzz_safetensors_LDADD = libexpertd.la
 tests_fuzz_fuzz_tariff_SOURCES = tests/fuzz/fuzz_tariff.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_tariff_LDFLAGS = $(FUZZ_LDFLAGS)
 tests_fuzz_fuzz_tariff_LDADD = libexpertd.la
+
+tests_fuzz_fuzz_topup_line_SOURCES = tests/fuzz/fuzz_topup_line.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_topup_line_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_topup_line_LDADD = libexpertd.la
 
 tests_fuzz_fuzz_tokenizer_SOURCES = tests/fuzz/fuzz_tokenizer.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_tokenizer_LDFLAGS = $(FUZZ_LDFLAGS)

@@ -27,6 +27,7 @@ EXTRA_DIST += \
 	tests/sys/fleet.py \
 	tests/sys/g01_http.py \
 	tests/sys/g05_limits.py \
+	tests/sys/g06_topups.py \
 	tests/sys/hosts.py \
 	tests/sys/l01_soak.py \
 	tests/sys/l02_swap.py \

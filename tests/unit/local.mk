@@ -199,7 +199,7 @@ tests_unit_test_tls_SOURCES = tests/unit/test_tls.c tests/unit/certs.c tests/uni
 tests_unit_test_tls_LDADD = $(TEST_LIBS)
 
 # The gateway's limits and prices, on simulated clocks.
-UNIT_LIMITS = tests/unit/test_cover tests/unit/test_fair tests/unit/test_gcra tests/unit/test_limits tests/unit/test_tariff tests/unit/test_topup_gate tests/unit/test_waitlist
+UNIT_LIMITS = tests/unit/test_cover tests/unit/test_fair tests/unit/test_gcra tests/unit/test_limits tests/unit/test_tariff tests/unit/test_topup_gate tests/unit/test_topups tests/unit/test_waitlist
 check_PROGRAMS += $(UNIT_LIMITS)
 TESTS += $(UNIT_LIMITS)
 tests_unit_test_cover_SOURCES = tests/unit/test_cover.c
@@ -214,6 +214,8 @@ tests_unit_test_tariff_SOURCES = tests/unit/test_tariff.c
 tests_unit_test_tariff_LDADD = $(TEST_LIBS)
 tests_unit_test_topup_gate_SOURCES = tests/unit/test_topup_gate.c
 tests_unit_test_topup_gate_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_topups_SOURCES = tests/unit/test_topups.c
+tests_unit_test_topups_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_waitlist_SOURCES = tests/unit/test_waitlist.c
 tests_unit_test_waitlist_LDADD = $(TEST_LIBS)
 
