@@ -250,6 +250,8 @@ static void key_tried(void *ctx, int status, const char *text, const ProtobufCMe
 		call_failed(r, "register", status, text);
 		return;
 	}
+	if (!r->lease) /* a beat has told first that it has ended: the key went with it */
+		return;
 	if (t->succeeded && t->header) {
 		set_registered(r, t->header->revision);
 		return;
