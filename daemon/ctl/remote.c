@@ -140,13 +140,13 @@ static struct ex_msg *next_message(struct reader *r, bool *ret_closed)
 {
 	struct ex_msg *m = NULL;
 	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until); /* an interrupt is heeded whatever the time of day does */
 	until.tv_nsec += 100000000;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
 	pthread_mutex_lock(&r->mutex);
 	if (!r->n && !r->closed)
-		pthread_cond_timedwait(&r->changed, &r->mutex, &until);
+		pthread_cond_clockwait(&r->changed, &r->mutex, CLOCK_MONOTONIC, &until);
 	if (r->n) {
 		m = r->queue[r->head];
 		r->head = (r->head + 1) % STREAM_QUEUE_MAX;
