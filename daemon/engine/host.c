@@ -274,14 +274,17 @@ void ex_host_tick_control(struct fleet_host *h)
 	struct ex_err err = EX_ERR_INIT;
 	uint64_t now = ex_now_ns();
 	ex_lock_take(&d->lock);
+	const bool there = h->used && !h->leaving; /* its channels are, until this tick is over */
 	bool wanted = !h->hello_good && !h->stream && now >= h->next_try_ns;
 	bool refresh = h->stale && h->hello_good && now - h->hello_ns >= EX_HELLO_REFRESH_MS * EX_NS_PER_MS;
-	bool go = (wanted || refresh) && !h->hello_pending && !d->stopping && h->used && !h->leaving;
+	bool go = (wanted || refresh) && !h->hello_pending && !d->stopping && there;
 	if (go) {
 		h->hello_pending = true;
 		h->hello_ns = now;
 	}
 	ex_lock_give(&d->lock);
+	if (there)
+		ex_channel_check(h->control);
 	if (!go || !send_hello(h, &err))
 		return;
 	ex_lock_take(&d->lock);
@@ -423,7 +426,8 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 	uint64_t now = ex_now_ns(), period = d->o.heartbeat_ms * EX_NS_PER_MS;
 	char why[128];
 	ex_lock_take(&d->lock);
-	bool open = h->hello_good && !h->stream && !d->stopping && h->used && !h->leaving;
+	const bool there = h->used && !h->leaving;
+	bool open = h->hello_good && !h->stream && !d->stopping && there;
 	if (!trust_clock)
 		h->heard_ns = now; /* this process stood still: the peer is not to blame */
 	uint64_t silent_ns = h->stream && now > h->heard_ns ? now - h->heard_ns : 0;
@@ -432,6 +436,8 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 		measure_load(h, now);
 	}
 	ex_lock_give(&d->lock);
+	if (there)
+		ex_channel_check(h->data);
 	if (silent_ns > EX_HOST_MISSES_MAX * period) {
 		snprintf(
 			why, sizeof why, "no heartbeat for %" PRIu64 " ms", EX_HOST_MISSES_MAX * period / EX_NS_PER_MS);

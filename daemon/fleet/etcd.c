@@ -288,6 +288,8 @@ static void on_tick(void *ctx)
 {
 	struct ex_etcd *e = ctx;
 	uint64_t now = ex_now_ns();
+	for (size_t i = 0; i < e->o.n_endpoints; i++)
+		ex_channel_check(e->endpoints[i].channel);
 	if (!e->probing && now >= e->next_probe_ns) {
 		Etcdserverpb__RangeRequest r = ETCDSERVERPB__RANGE_REQUEST__INIT;
 		r.key = ex_etcd_bytes(e->probe_key);

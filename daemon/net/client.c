@@ -27,8 +27,10 @@
 #define KEEPALIVE_WAIT_MS 5000
 #define BACKOFF_MS        100 /* gRPC's own backoff lets a peer that came back wait for seconds */
 #define BACKOFF_MAX_MS    200
-#define CONNECT_MS        1000  /* one try; a lost SYN should not take longer */
-#define CONNECT_UNIX_MS   20000 /* nothing is lost on a unix socket: whoever listens is alive, if slow */
+#define CONNECT_MS        1000                 /* one try; a lost SYN should not take longer */
+#define LATE_NS           (200 * EX_NS_PER_MS) /* a deadline that gRPC has not noticed by then it will not notice soon */
+#define AGAIN_NS          EX_NS_PER_S          /* between two tries of a connection that gRPC does not make by itself */
+#define CONNECT_UNIX_MS   20000                /* nothing is lost on a unix socket: whoever listens is alive, if slow */
 
 #define TARGET_MAX        EX_MAX(EX_ADDR_MAX, 128) /* a unix path has 107 bytes at most */
 
@@ -41,7 +43,9 @@ struct ex_channel {
 	grpc_channel *grpc;      /* where streams go that are opened now; guarded by lock, as all below */
 	struct ex_tls *tls;      /* NULL: plain text */
 	unsigned tls_generation; /* of the certificate that grpc was made with */
-	bool moved;              /* grpc is of another route */
+	bool moved;              /* grpc is of another route, or of no use any more */
+	bool failed;             /* a stream has ended badly since the connection was last tried again */
+	uint64_t again_ns;       /* when that was */
 	char target[TARGET_MAX], key[EX_CHANNEL_METADATA_MAX], value[EX_CHANNEL_METADATA_MAX];
 	pthread_cond_t changed;
 	struct ex_stream *streams; /* guarded by lock */
@@ -69,7 +73,8 @@ struct ex_stream {
 	bool close_wanted, close_started;
 	bool broken; /* status is known, or a send failed: no more of them */
 	bool no_memory;
-	bool tls; /* fixed */
+	bool tls;             /* fixed */
+	uint64_t deadline_ns; /* ex_now_ns time; 0: none. Guarded by channel->lock */
 };
 
 /* --- channels ---------------------------------------------------------------------------------------------------- */
@@ -221,9 +226,10 @@ static void add_stream(struct ex_channel *c, struct ex_stream *s)
 	c->n_streams++;
 }
 
-static void remove_stream(struct ex_channel *c, struct ex_stream *s)
+static void remove_stream(struct ex_channel *c, struct ex_stream *s, bool failed)
 {
 	ex_lock_take(&c->lock);
+	c->failed |= failed;
 	if (s->prev)
 		s->prev->next = s->next;
 	else
@@ -304,7 +310,7 @@ static void close_stream(struct ex_stream *s, grpc_call *call)
 	char text[512];
 	status_text(s, text, sizeof text);
 	grpc_call_unref(call);
-	remove_stream(c, s);
+	remove_stream(c, s, s->status != GRPC_STATUS_OK);
 	if (s->no_memory)
 		s->ops->closed(s, EX_STATUS_RESOURCE_EXHAUSTED, "out of memory", s->ctx);
 	else
@@ -457,6 +463,7 @@ int ex_stream_open(struct ex_channel *c, const char *path, unsigned deadline_ms,
 	if (!rc) {
 		renew_channel(c);
 		s->tls = c->tls != NULL;
+		s->deadline_ns = deadline_ms ? ex_now_ns() + deadline_ms * EX_NS_PER_MS : 0;
 		*ret = s; /* before a callback can run */
 		add_stream(c, s);
 		pthread_mutex_lock(&s->lock);
@@ -468,6 +475,33 @@ int ex_stream_open(struct ex_channel *c, const char *path, unsigned deadline_ms,
 		return 0;
 	stream_free(s);
 	return ex_err_errno(err, rc, "failed to call %s", path);
+}
+
+/* Under c->lock: the stream is in the list, and so is not freed. */
+static void end_late(struct ex_channel *c, struct ex_stream *s)
+{
+	s->deadline_ns = 0;
+	c->moved = true; /* its timers may stand still as well: the next stream gets another */
+	pthread_mutex_lock(&s->lock);
+	if (s->call)
+		grpc_call_cancel_with_status(s->call, GRPC_STATUS_DEADLINE_EXCEEDED, "Deadline Exceeded", NULL);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void ex_channel_check(struct ex_channel *c)
+{
+	EX_CHECK_OBJ(c, CHANNEL_MAGIC);
+	const uint64_t now = ex_now_ns();
+	ex_lock_take(&c->lock);
+	for (struct ex_stream *s = c->streams; s; s = s->next)
+		if (s->deadline_ns && now > s->deadline_ns + LATE_NS)
+			end_late(c, s);
+	if (c->failed && now - c->again_ns >= AGAIN_NS) {
+		c->failed = false;
+		c->again_ns = now;
+		grpc_channel_reset_connect_backoff(c->grpc);
+	}
+	ex_lock_give(&c->lock);
 }
 
 int ex_stream_send(struct ex_stream *s, struct ex_out *o)
