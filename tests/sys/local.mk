@@ -8,6 +8,7 @@ EXTRA_DIST += \
 	tests/sys/b04_eval.py \
 	tests/sys/certs.py \
 	tests/sys/clients.py \
+	tests/sys/clock_shift.c \
 	tests/sys/deepseek_v3.json \
 	tests/sys/demo.py \
 	tests/sys/etcds.py \
@@ -35,6 +36,7 @@ EXTRA_DIST += \
 	tests/sys/l03_faults.py \
 	tests/sys/l03_gateway.py \
 	tests/sys/l06_etcd.py \
+	tests/sys/l07_clock.py \
 	tests/sys/machine.sh \
 	tests/sys/o01_config.py \
 	tests/sys/o02_bad_models.py \
