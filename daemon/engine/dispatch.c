@@ -347,6 +347,7 @@ static int make_step_side(struct ex_dispatch *d)
 	d->row_void = ex_calloc(o->rows_max, 1);
 	d->lost_ns = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->lost_ns);
 	d->shard_bytes = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->shard_bytes);
+	d->holders = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->holders);
 	d->aimed = ex_calloc(EX_FLEET_HOSTS_MAX, sizeof *d->aimed);
 	d->identity = ex_calloc((size_t)o->n_layers * o->n_groups, sizeof *d->identity);
 	d->frames = ex_calloc(EX_DISPATCH_FRAMES_MAX, sizeof *d->frames);
@@ -355,7 +356,7 @@ static int make_step_side(struct ex_dispatch *d)
 	d->buffers = ex_calloc(o->n_peers + 2, sizeof *d->buffers);
 	if (!d->jobs || !d->partials || (o->verify_percent && !d->check_partials) || !d->row_at || !d->frame_rows ||
 		!d->frame_shards || !d->row_sends || !d->row_void || !d->buffers || !d->lost_ns || !d->aimed ||
-		!d->shard_bytes || !d->identity || !d->frames)
+		!d->shard_bytes || !d->identity || !d->frames || !d->holders)
 		return -ENOMEM;
 	for (; d->n_buffers < o->n_peers + 2; d->n_buffers++) {
 		d->buffers[d->n_buffers] = ex_fabric_new_buffer(d, buffer_rows(d));
@@ -426,6 +427,7 @@ struct ex_dispatch *ex_dispatch_free(struct ex_dispatch *d)
 	free(d->row_void);
 	free(d->lost_ns);
 	free(d->aimed);
+	free(d->holders);
 	free(d->shard_bytes);
 	ex_load_free(d->load);
 	free(d->identity);

@@ -344,10 +344,11 @@ bool ex_fabric_fits(struct shard_job *j, uint64_t identity)
 static int check_identity(struct fleet_host *h, struct shard_job *j, uint64_t identity)
 {
 	const struct ex_dispatch *d = h->d;
-	uint64_t *listed = &h->identity[ex_dispatch_slot(d, d->layer, j->s->group)];
+	const size_t slot = ex_dispatch_slot(d, d->layer, j->s->group);
 	if (identity && identity != j->identity) {
 		h->stale = true;
-		*listed = *listed ? identity : 0;
+		if (h->identity[slot])
+			ex_host_set_identity(h, slot, identity);
 	}
 	if (ex_fabric_fits(j, identity))
 		return 0;

@@ -96,7 +96,7 @@ struct fleet_host {
 	bool hello_good;          /* Hello was accepted: a stream may be opened */
 	bool stale;               /* its list of shards is not the newest, or some were loading: ask again */
 	uint64_t revision;        /* of its list, as it counts them */
-	uint64_t *identity;       /* [n_layers * n_groups] of its ready shards; 0: not held */
+	uint64_t *identity; /* [n_layers * n_groups] of its ready shards; 0: not held. Set by ex_host_set_identity */
 	uint32_t n_shards;
 	bool distrusted;                  /* its results differed from those of two others; until it is restarted */
 	uint64_t differed[EX_HOST_WORDS]; /* from whom, by place */
@@ -161,6 +161,8 @@ struct ex_dispatch {
 	uint64_t *identity; /* [n_layers * n_groups] in use; 0: none yet. Written while no frame and no work is out */
 	uint64_t *
 		shard_bytes; /* [n_layers * n_groups] by the word of whoever holds it; 0: nobody has said. Guarded by lock */
+	/* [n_layers * n_groups] who holds it, by place: whose identity is not 0. Guarded by lock. For choosing: most hosts hold few of the shards. */
+	uint64_t (*holders)[EX_HOST_WORDS];
 	struct ex_load *load; /* of each slot */
 	char failure[1024];
 
@@ -179,6 +181,29 @@ static inline size_t ex_dispatch_x_bytes(const struct ex_dispatch *d)
 static inline size_t ex_dispatch_slot(const struct ex_dispatch *d, uint32_t layer, uint32_t group)
 {
 	return (size_t)layer * d->o.n_groups + group;
+}
+
+/* 0: it does not hold the shard (any more). Under d->lock. */
+static inline void ex_host_set_identity(struct fleet_host *h, size_t slot, uint64_t identity)
+{
+	const size_t place = (size_t)(h - h->d->hosts);
+	uint64_t *word = &h->d->holders[slot][place / 64];
+	h->identity[slot] = identity;
+	*word &= ~(UINT64_C(1) << place % 64);
+	*word |= (uint64_t)(identity != 0) << place % 64;
+}
+
+/* The first place from `from` on that holds the slot and is not in `except`; EX_FLEET_HOSTS_MAX: none. Under d->lock. */
+static inline size_t ex_next_holder(const struct ex_dispatch *d, size_t slot, const uint64_t *except, size_t from)
+{
+	for (size_t w = from / 64; w < EX_HOST_WORDS; w++) {
+		uint64_t set = d->holders[slot][w] & ~except[w];
+		if (w == from / 64)
+			set &= UINT64_MAX << from % 64;
+		if (set)
+			return w * 64 + (size_t)__builtin_ctzll(set);
+	}
+	return EX_FLEET_HOSTS_MAX;
 }
 
 /* Places that were ever used; a place is a host only while it is `used`. [any] */

@@ -136,6 +136,13 @@ static int check_name(const struct fleet_host *h, const char *told, struct ex_er
 		    : 0;
 }
 
+static void forget_shards(struct fleet_host *h)
+{
+	for (size_t slot = 0; slot < (size_t)h->d->o.n_layers * h->d->o.n_groups; slot++)
+		ex_host_set_identity(h, slot, 0);
+	h->n_shards = 0;
+}
+
 /* One more shard of h. Under d->lock. */
 static void take_shard(struct fleet_host *h, size_t slot, const Expertd__V1__ShardInfo *i)
 {
@@ -147,7 +154,7 @@ static void take_shard(struct fleet_host *h, size_t slot, const Expertd__V1__Sha
 		memcpy(h->plugin, plugin, sizeof plugin);
 	else if (strcmp(h->plugin, plugin) != 0)
 		snprintf(h->plugin, sizeof h->plugin, "%s", EX_IDENTITY_MIXED);
-	h->identity[slot] = ex_shard_identity(i->identity);
+	ex_host_set_identity(h, slot, ex_shard_identity(i->identity));
 	h->d->shard_bytes[slot] = i->bytes;
 	h->n_shards++;
 }
@@ -168,8 +175,7 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 		.errors = ex_metric(EX_M_DISPATCH_ERRORS, h->name),
 		.resent = ex_metric(EX_M_DISPATCH_RESENT, h->name),
 	};
-	memset(h->identity, 0, (size_t)d->o.n_layers * d->o.n_groups * sizeof *h->identity);
-	h->n_shards = 0;
+	forget_shards(h);
 	h->plugin[0] = h->kind[0] = '\0';
 	h->revision = r->revision;
 	h->stale = false;
@@ -482,9 +488,9 @@ int ex_host_open(struct fleet_host *h, struct ex_dispatch *d, const char *addres
 	fresh.used = !rc;
 	if (rc && fresh.control)
 		fresh.control = ex_channel_free(fresh.control);
-	memset(identity, 0, n_slots * sizeof *identity);
 	ex_lock_take(&d->lock);
 	*h = fresh;
+	forget_shards(h); /* those of who had the place before */
 	ex_lock_give(&d->lock);
 	return rc;
 }

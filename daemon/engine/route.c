@@ -45,9 +45,9 @@ static struct fleet_host *choose(
 	struct fleet_host *best = NULL;
 	enum rank best_rank = RANK_NONE;
 	double best_ns = 0;
-	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++) {
+	for (size_t p = 0; (p = ex_next_holder(d, slot, j->asked, p)) < EX_FLEET_HOSTS_MAX; p++) {
 		struct fleet_host *h = &d->hosts[p];
-		enum rank rank = ex_bit(j->asked, p) ? RANK_NONE : rank_of(d, h, slot, now);
+		enum rank rank = rank_of(d, h, slot, now);
 		if (rank > worst || rank > best_rank || rank == RANK_NONE || (wanted && h->identity[slot] != wanted))
 			continue;
 		double ns = expected_ns(h, d->aimed[p].n_rows, j->s->n_rows);
@@ -168,9 +168,10 @@ static bool aim_late(struct ex_dispatch *d, const struct out_frame *f, uint64_t 
 /* When the last holder that is not usable any more went away; 0: none is known. */
 static uint64_t last_holder_left_ns(const struct ex_dispatch *d, size_t slot)
 {
+	static const uint64_t nobody[EX_HOST_WORDS];
 	uint64_t at = 0;
-	for (uint32_t p = 0; p < ex_dispatch_n_hosts(d); p++)
-		if (d->hosts[p].used && d->hosts[p].identity[slot] && !ex_host_usable(&d->hosts[p]))
+	for (size_t p = 0; (p = ex_next_holder(d, slot, nobody, p)) < EX_FLEET_HOSTS_MAX; p++)
+		if (d->hosts[p].used && !ex_host_usable(&d->hosts[p]))
 			at = EX_MAX(at, d->hosts[p].state_ns);
 	return at;
 }
