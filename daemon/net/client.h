@@ -36,6 +36,7 @@ int ex_channel_set_route(struct ex_channel *c, const struct ex_channel_route *r)
 /* To be called every now and then, from a timer: ends streams whose deadline is over though gRPC has not noticed, and has a connection that
  * failed tried again. gRPC's own timers wait for a time of day, and stand still when the clock is set back. [any] */
 void ex_channel_check(struct ex_channel *c);
+struct ex_loop *ex_channel_loop(const struct ex_channel *c); /* that its callbacks run on [any] */
 /* Streams are cancelled first and their `closed` has run when it returns. Not from a callback. [any] */
 struct ex_channel *ex_channel_free(struct ex_channel *c);
 EX_DEFINE_CLEANUP(struct ex_channel, ex_channel_free)

@@ -14,4 +14,5 @@ libexpertd_la_SOURCES += \
 	daemon/net/scratch.c daemon/net/scratch.h \
 	daemon/net/server.c daemon/net/server.h \
 	daemon/net/status.c daemon/net/status.h \
-	daemon/net/tls.c daemon/net/tls.h daemon/net/tls_creds.h
+	daemon/net/tls.c daemon/net/tls.h daemon/net/tls_creds.h \
+	daemon/net/unary.c
