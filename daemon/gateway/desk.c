@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -100,6 +101,16 @@ static void do_upkeep(struct ex_job *j)
 	atomic_store_explicit(&d->upkeep_waits, false, memory_order_release);
 }
 
+static void set_gauges(struct ex_desk *d)
+{
+	struct ex_ledger_stat ledger;
+	struct ex_charges_stat charges;
+	ex_ledger_stat(d->ledger, &ledger);
+	ex_charges_stat(d->charges, &charges);
+	ex_metric_set(ex_metric(EX_M_LEDGER_UP, NULL), ledger.up);
+	ex_metric_set(ex_metric(EX_M_CHARGES_WAITING, NULL), (double)charges.n_waiting);
+}
+
 void ex_desk_tick(struct ex_desk *d)
 {
 	uint64_t now = ex_now_ns();
@@ -107,6 +118,7 @@ void ex_desk_tick(struct ex_desk *d)
 		atomic_load_explicit(&d->upkeep_waits, memory_order_acquire))
 		return;
 	d->refresh_ns = now;
+	set_gauges(d);
 	atomic_store_explicit(&d->upkeep_waits, true, memory_order_relaxed);
 	d->upkeep = (struct ex_job){.run = do_upkeep};
 	if (!ex_jobs_push(d->jobs, &d->upkeep))

@@ -135,8 +135,9 @@ static int run_batch(struct ex_ledger *l, struct ex_ledger_op *batch, struct ex_
 		if (rc < 0)
 			ex_err_errno(err, rc, "cannot work out a batch");
 	}
-	const bool anything =
-		l->set.n_txns > l->set.n_loaded || !batch; /* without a batch: whether it can be written to */
+	/* After a commit that failed what it wrote may be seen without being on the disk: something is committed before a replay is told. Without a
+	 * batch it is a look whether the store can be written to. */
+	const bool anything = l->set.n_txns > l->set.n_loaded || l->down.code;
 	if (rc == 0 && anything)
 		rc = save(l, err);
 	if (rc == 0 && anything)

@@ -4,7 +4,7 @@
 import json
 import re
 
-from fleet import expect, expect_equal
+from fleet import expect, expect_equal, wait_until
 
 
 def router_with_ledger(f, **ledger):
@@ -63,6 +63,7 @@ def test_operators(case):
         expect("revoked" in r1.ctl("key", "list", "acme").stdout, "the key is not shown as revoked")
         expect("invoice 7" in r1.ctl("ledger", "show", "acme").stdout, "the note is not shown")
         r1.ctl("usage", "acme", "--since=2026-01-01")
+        wait_until("a metric says that the ledger is up", lambda: "expertd_ledger_up 1" in r1.ctl("metrics").stdout)
         names = [e["name"] for e in map(json.loads, r1.ctl("--json", "events").stdout.splitlines())]
         expect("LEDGER_DOWN" not in names, "the ledger was down")
 

@@ -29,6 +29,8 @@ EX_METRIC(EXPERT_SECONDS, "expertd_expert_run_seconds", EX_HISTOGRAM, "layer", "
 EX_METRIC(SHARDS, "expertd_shards", EX_GAUGE, "state", "Local shards by state.")
 EX_METRIC(GENERATIONS, "expertd_shard_generations", EX_GAUGE, "state", "Loaded generations of local shards: live, and lingering for a rollback.")
 EX_METRIC(SWAPS, "expertd_shard_swaps_total", EX_COUNTER, "result", "Changes of shards by operators: live, refused, rolled_back, loaded, unloaded.")
+EX_METRIC(LEDGER_UP, "expertd_ledger_up", EX_GAUGE, NULL, "1 while the ledger takes operations, 0 while its store is down.")
+EX_METRIC(CHARGES_WAITING, "expertd_ledger_charges_waiting", EX_GAUGE, NULL, "Requests that ended and are not charged yet.")
 EX_METRIC(TOPUP_STATE, "expertd_topup_state", EX_GAUGE, NULL, "The top-up gate: 0 open, 1 limited, 2 waitlist, 3 suspended.")
 EX_METRIC(TOPUP_COVER, "expertd_topup_liability_cover", EX_GAUGE, NULL, "What the fleet can serve within the horizon, by what balances are expected to draw; NaN: not known.")
 EX_METRIC(RESIDENT_BYTES, "expertd_resident_memory_bytes", EX_GAUGE, NULL, "Resident memory of the process.")
