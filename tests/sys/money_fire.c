@@ -306,6 +306,7 @@ static int check(const char *store, const char *path)
 	struct ex_store_head head;
 	unsigned n, n_settled;
 	settle();
+	ex_admit_accounts_free(admit);
 	ex_desk_close(desk);
 	must(ex_store_open(store, &err, &s), "the store", err.text);
 	must(ex_ledger_verify(s, &err, r), "verify", err.text);
@@ -323,7 +324,9 @@ static int check(const char *store, const char *path)
 	printf("%" PRId64 " transactions, %zu findings, %" PRId64
 	       " holds, %u acknowledgements, %u settled requests, %u wrong\n",
 		r->n_txns, r->n_findings, r->n_holds, n, n_settled, n_wrong);
-	return r->n_findings || r->n_holds || n_wrong ? 1 : 0;
+	const bool good = !r->n_findings && !r->n_holds && !n_wrong;
+	free(r);
+	return good ? 0 : 1;
 }
 
 int main(int argc, char **argv)
