@@ -2,7 +2,7 @@
 # A target is tests/fuzz/fuzz_<what>.c with LLVMFuzzerTestOneInput, and its corpus is tests/fuzz/corpus/fuzz_<what>/.
 # With --enable-fuzz (CC=clang) it becomes a libFuzzer program; `make fuzz FUZZ_SECONDS=60` runs each that long. Without, replay.c
 # is its main() and `make check` runs the corpus and small damages of it.
-FUZZ_TARGETS = tests/fuzz/fuzz_cert tests/fuzz/fuzz_chat_request tests/fuzz/fuzz_fleet_files tests/fuzz/fuzz_frame tests/fuzz/fuzz_model_config \
+FUZZ_TARGETS = tests/fuzz/fuzz_cert tests/fuzz/fuzz_chat_request tests/fuzz/fuzz_fleet_files tests/fuzz/fuzz_frame tests/fuzz/fuzz_json_guide tests/fuzz/fuzz_model_config \
 	tests/fuzz/fuzz_published tests/fuzz/fuzz_record tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_tariff tests/fuzz/fuzz_tokenizer tests/fuzz/fuzz_topup_line
 FUZZ_SECONDS = 20
 FUZZ_JOBS = 1
@@ -40,6 +40,10 @@ tests_fuzz_fuzz_chat_request_LDADD = libexpertd.la
 tests_fuzz_fuzz_frame_SOURCES = tests/fuzz/fuzz_frame.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_frame_LDFLAGS = $(FUZZ_LDFLAGS)
 tests_fuzz_fuzz_frame_LDADD = libexpertd.la
+
+tests_fuzz_fuzz_json_guide_SOURCES = tests/fuzz/fuzz_json_guide.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_json_guide_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_json_guide_LDADD = libexpertd.la
 
 tests_fuzz_fuzz_model_config_SOURCES = tests/fuzz/fuzz_model_config.c $(FUZZ_MAIN)
 tests_fuzz_fuzz_model_config_LDFLAGS = $(FUZZ_LDFLAGS)
