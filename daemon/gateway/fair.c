@@ -459,6 +459,14 @@ void ex_fair_end(struct ex_fair *q, struct ex_fair_flow *f, uint32_t unused)
 	}
 }
 
+void ex_fair_move(struct ex_fair_flow *f, uint32_t tier)
+{
+	if (f->tier == tier || is_active(f) || f->n_running)
+		return;
+	f->tier = tier;
+	f->start = f->finish = 0; /* they were of the other tier's clock */
+}
+
 void ex_fair_forget(struct ex_fair *q, struct ex_fair_flow *f)
 {
 	assert(!f->n_queued && !f->n_running);

@@ -89,6 +89,8 @@ struct ex_fair_item *ex_fair_shed(
 void ex_fair_remove(struct ex_fair *q, struct ex_fair_item *item);
 /* A running item of f ended; unused is what its cost was too high. */
 void ex_fair_end(struct ex_fair *q, struct ex_fair_flow *f, uint32_t unused);
+/* f belongs to another tier from now on. Only while it has nothing queued or running and no promise: else it stays where it is. */
+void ex_fair_move(struct ex_fair_flow *f, uint32_t tier);
 /* f, with nothing queued or running, is going to be freed. */
 void ex_fair_forget(struct ex_fair *q, struct ex_fair_flow *f);
 

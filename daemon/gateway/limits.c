@@ -235,10 +235,8 @@ static struct ex_admit_answer check(
 	if (!p->key)
 		return refusal(503, "overloaded", "more keys are in use than are kept count of", 1);
 	struct ex_fair_flow *f = &p->account->flow;
-	if (!f->n_queued && !f->promised && !f->n_running) { /* at rest: its share may be another one now */
-		f->tier = tier;
-		f->weight = 1;
-	}
+	f->weight = 1;
+	ex_fair_move(f, tier);
 	if (t->t.concurrency && f->n_queued + f->n_running >= t->t.concurrency)
 		return refusal(429, "concurrency_exceeded", "this account has as many requests at once as it may have",
 			(uint64_t)(1 + l->duration_s / t->t.concurrency));

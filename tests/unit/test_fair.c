@@ -449,6 +449,31 @@ static void test_random_operations(void **state)
 	}
 }
 
+/* An account that used much in its tier and comes into another one does not wait there for the others to have used as much. */
+static void test_other_tier(void **state)
+{
+	(void)state;
+	EX_CLEANUP(ex_fair_freep) struct ex_fair *q = make((uint32_t[]){1, 1}, 2, 16, 0, S);
+	struct ex_fair_flow a = {.weight = 1}, b = {.tier = 1, .weight = 1};
+	struct ex_fair_item ia = {0}, ib[3] = {0};
+	for (int i = 0; i < 100; i++) {
+		push(q, &a, &ia, 100000);
+		assert_ptr_equal(ex_fair_pop(q, 1), &ia);
+		ex_fair_move(&a, 1);
+		assert_int_equal(a.tier, 0); /* it is running */
+		ex_fair_end(q, &a, 0);
+	}
+	ex_fair_move(&a, 1);
+	assert_int_equal(a.tier, 1);
+	for (int i = 0; i < 3; i++)
+		push(q, &b, &ib[i], 100);
+	push(q, &a, &ia, 100);
+	assert_ptr_equal(ex_fair_pop(q, 1), &ib[0]);
+	assert_ptr_equal(ex_fair_pop(q, 1), &ia);
+	ex_fair_remove(q, &ib[1]);
+	ex_fair_remove(q, &ib[2]);
+}
+
 static void test_refused(void **state)
 {
 	(void)state;
@@ -476,6 +501,7 @@ int main(void)
 		cmocka_unit_test(test_surge),
 		cmocka_unit_test(test_unused_is_given_back),
 		cmocka_unit_test(test_random_operations),
+		cmocka_unit_test(test_other_tier),
 		cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
