@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #define TICK_MS    250
 #define EVENTS_MAX 64
@@ -19,15 +20,18 @@ struct ex_watch {
 	_Atomic uint64_t turns;
 };
 
-/* A hold on the exchange of this number; NULL: it is gone already, and its descriptor perhaps another's. */
+/* A hold on the exchange of this number, whose client left; NULL: it is gone already, and its descriptor perhaps another's. Under load libmicrohttpd may
+ * miss the end of a connection that has sent half a body: shutting it down is news to it. The descriptor is open as long as the exchange is listed. */
 static struct ex_exchange *find(struct ex_gateway *g, uint64_t serial)
 {
 	ex_lock_take(&g->lock);
 	struct ex_exchange *x = g->first;
 	while (x && x->serial != serial)
 		x = x->next;
-	if (x)
+	if (x) {
 		ex_exchange_ref(x);
+		shutdown(x->fd, SHUT_RDWR);
+	}
 	ex_lock_give(&g->lock);
 	return x;
 }
