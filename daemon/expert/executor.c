@@ -115,8 +115,8 @@ void ex_executor_release(struct ex_executor *e)
 
 static bool meets(const struct ex_work *a, const struct ex_work *b)
 {
-	return a->layer == b->layer && a->first_expert == b->first_expert && a->n_experts == b->n_experts &&
-	       a->x_dtype == b->x_dtype;
+	return a->epoch == b->epoch && a->layer == b->layer && a->first_expert == b->first_expert &&
+	       a->n_experts == b->n_experts && a->x_dtype == b->x_dtype;
 }
 
 /* Fills k->work; false when nothing can run now. e->lock is held. */
@@ -263,7 +263,9 @@ static int run_on(struct worker *k, struct ex_generation *g)
 
 static void run_batch(struct worker *k, bool abandoned)
 {
-	struct ex_generation *g = abandoned ? NULL : ex_registry_pin(k->e->o.registry, k->layer, k->first_expert);
+	struct ex_generation *g =
+		abandoned ? NULL
+			  : ex_registry_pin_epoch(k->e->o.registry, k->work[0]->epoch, k->layer, k->first_expert);
 	int rc = abandoned ? -ESHUTDOWN : g ? run_on(k, g) : -ENOENT;
 	for (uint32_t i = 0; i < k->n_works; i++) {
 		k->work[i]->status = rc;

@@ -11,6 +11,7 @@ struct ex_executor;
 /* One shard's share of one frame. The caller owns it and everything it points to until done() is called. */
 struct ex_work {
 	/* in */
+	uint64_t epoch; /* of the weights: ex_registry_pin_epoch */
 	uint32_t layer, first_expert, n_experts;
 	const void *x;          /* [*, d_model] x_dtype: the frame's rows, 64-byte aligned */
 	const uint32_t *rows;   /* [n_rows] indexes into x, strictly ascending; NULL: the first n_rows rows in order */

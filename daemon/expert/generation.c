@@ -108,7 +108,7 @@ static int check_expert(const struct load *l, uint32_t i, struct ex_err *err)
 }
 
 /* Refuses what would not leave EX_REGISTRY_RESERVE_BYTES. */
-static int check_memory(uint64_t bytes, struct ex_err *err)
+int ex_registry_check_room(uint64_t bytes, struct ex_err *err)
 {
 	char need[EX_BYTES_TEXT_MAX], have[EX_BYTES_TEXT_MAX], reserve[EX_BYTES_TEXT_MAX];
 	size_t available = ex_mem_available();
@@ -128,7 +128,7 @@ static int find_experts(struct load *l, struct ex_err *err)
 			return rc;
 		l->bytes += ex_matrix_bytes(&f->gate) + ex_matrix_bytes(&f->up) + ex_matrix_bytes(&f->down);
 	}
-	int rc = check_memory(l->bytes, err);
+	int rc = ex_registry_check_room(l->bytes, err);
 	for (uint32_t i = 0; rc == 0 && l->r->o.check_finite && i < l->id->n_experts; i++)
 		rc = check_expert(l, i, err);
 	return rc;
@@ -140,7 +140,7 @@ int ex_registry_check_memory(
 	struct ex_weights_stat s;
 	ex_weights_stat(w, &s);
 	(void)r;
-	return check_memory(id->n_experts * s.bytes_per_expert, err);
+	return ex_registry_check_room(id->n_experts * s.bytes_per_expert, err);
 }
 
 static void digest_matrix(EVP_MD_CTX *c, const struct expertd_matrix *m)
@@ -163,7 +163,8 @@ static void digest_plugin(EVP_MD_CTX *c, const struct ex_plugin *p)
 
 /* What decides a shard's bits: its weights (samples of each matrix), the plugin's file, and its version, which names
  * the instruction set. The first digits are those of the plugin alone. */
-static int digest_shard(const struct load *l, char out[static EX_IDENTITY_HEX])
+static int digest_shard(
+	const struct expertd_ffn *ffn, uint32_t n, const struct ex_plugin *p, char out[static EX_IDENTITY_HEX])
 {
 	uint8_t digest[EX_SHA256_BYTES], kind[EX_SHA256_BYTES];
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
@@ -171,14 +172,14 @@ static int digest_shard(const struct load *l, char out[static EX_IDENTITY_HEX])
 		EVP_MD_CTX_free(c);
 		return -ENOMEM;
 	}
-	digest_plugin(c, l->device->plugin);
+	digest_plugin(c, p);
 	int ok = EVP_DigestFinal_ex(c, kind, NULL) && EVP_DigestInit_ex(c, EVP_sha256(), NULL);
-	for (uint32_t i = 0; i < l->id->n_experts; i++) {
-		digest_matrix(c, &l->ffn[i].gate);
-		digest_matrix(c, &l->ffn[i].up);
-		digest_matrix(c, &l->ffn[i].down);
+	for (uint32_t i = 0; i < n; i++) {
+		digest_matrix(c, &ffn[i].gate);
+		digest_matrix(c, &ffn[i].up);
+		digest_matrix(c, &ffn[i].down);
 	}
-	digest_plugin(c, l->device->plugin);
+	digest_plugin(c, p);
 	ok = ok && EVP_DigestFinal_ex(c, digest, NULL);
 	EVP_MD_CTX_free(c);
 	if (!ok)
@@ -186,6 +187,20 @@ static int digest_shard(const struct load *l, char out[static EX_IDENTITY_HEX])
 	memcpy(digest, kind, EX_IDENTITY_KIND_DIGITS / 2);
 	ex_hex(digest, sizeof digest, out);
 	return 0;
+}
+
+int ex_shard_identity_with(const struct ex_shard_id *id, const struct ex_plugin *p, struct ex_weights *w,
+	struct ex_err *err, char out[static EX_IDENTITY_HEX])
+{
+	EX_CLEANUP(ex_freep) struct expertd_ffn *ffn = ex_calloc(id->n_experts, sizeof *ffn);
+	int rc = ffn ? 0 : ex_err_errno(err, -ENOMEM, "cannot compute its identity");
+	for (uint32_t i = 0; rc == 0 && i < id->n_experts; i++)
+		rc = ex_weights_expert(w, id->layer, id->first_expert + i, err, &ffn[i]);
+	if (rc == 0) {
+		rc = digest_shard(ffn, id->n_experts, p, out);
+		ex_err_errno(err, rc, "cannot compute its identity");
+	}
+	return rc;
 }
 
 static int load_generation(struct load *l, struct ex_err *err, struct ex_generation **ret)
@@ -201,7 +216,7 @@ static int load_generation(struct load *l, struct ex_err *err, struct ex_generat
 	snprintf(layer, sizeof layer, "%u", l->id->layer);
 	g->m_rows = ex_metric(EX_M_EXPERT_ROWS, layer);
 	g->m_seconds = ex_metric(EX_M_EXPERT_SECONDS, layer);
-	int rc = digest_shard(l, g->identity);
+	int rc = digest_shard(l->ffn, l->id->n_experts, l->device->plugin, g->identity);
 	if (rc < 0)
 		return ex_err_errno(err, rc, "cannot compute its identity");
 	g->identity_number = ex_shard_identity(g->identity);

@@ -23,6 +23,8 @@ struct lane {
 	uint32_t n_jobs;
 	bool paused, half_closed;
 	struct lane *prev, *next; /* in env->lanes; guarded by env->lock */
+	_Atomic uint64_t epoch;   /* of its last frame or heartbeat; counts when spoke */
+	_Atomic bool spoke;
 };
 
 struct job {
@@ -222,6 +224,7 @@ static void job_start(struct job *j)
 		const struct ex_frame_shard *s = &f->shards[i];
 		struct ex_work *w = &j->works[i];
 		*w = (struct ex_work){
+			.epoch = f->epoch,
 			.layer = f->layer,
 			.first_expert = s->first_expert,
 			.n_experts = s->n_experts,
@@ -298,17 +301,30 @@ void ex_lanes_drain(struct ex_lane_env *env)
 	ex_lock_give(&env->lock);
 }
 
+unsigned ex_lanes_of_epoch(struct ex_lane_env *env, uint64_t epoch)
+{
+	unsigned n = 0;
+	ex_lock_take(&env->lock);
+	for (struct lane *l = env->lanes; l; l = l->next)
+		n += atomic_load_explicit(&l->spoke, memory_order_acquire) &&
+		     atomic_load_explicit(&l->epoch, memory_order_relaxed) == epoch;
+	ex_lock_give(&env->lock);
+	return n;
+}
+
 /* Answers the frame, which came in n_bytes, or makes a job of it. */
 static void take_frame(struct lane *l, struct ex_frame_request *f, size_t n_bytes)
 {
+	atomic_store_explicit(&l->epoch, f->epoch, memory_order_relaxed);
+	atomic_store_explicit(&l->spoke, true, memory_order_release);
 	if (f->id == 0) {
 		send_short(l, f, 0, NULL);
 		return;
 	}
-	if (f->epoch != 0) { /* weights are not swapped under a running fleet yet: there is one epoch */
+	if (!ex_registry_has_epoch(l->env->registry, f->epoch)) {
 		char text[96];
-		snprintf(text, sizeof text, "epoch %llu is not here; this host holds epoch 0",
-			(unsigned long long)f->epoch);
+		snprintf(text, sizeof text, "epoch %llx is not here; epoch %llx is", (unsigned long long)f->epoch,
+			(unsigned long long)ex_registry_epoch(l->env->registry));
 		send_short(l, f, -ESTALE, text);
 		return;
 	}

@@ -32,6 +32,8 @@ void ex_lane_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx);
 void ex_lane_half_close(struct ex_rpc *rpc, void *ctx);
 /* Tells the routers of all lanes that this host is going to stop. [any] */
 void ex_lanes_drain(struct ex_lane_env *env);
+/* Streams whose last frame or heartbeat was of that epoch. [any] */
+unsigned ex_lanes_of_epoch(struct ex_lane_env *env, uint64_t epoch);
 void ex_lane_done(struct ex_rpc *rpc, bool cancelled, void *ctx);
 
 #endif

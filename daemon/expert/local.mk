@@ -11,9 +11,10 @@ libexpertd_la_SOURCES += \
 	daemon/expert/moves.c daemon/expert/moves.h \
 	daemon/expert/plugin_file.c daemon/expert/plugin_file.h \
 	daemon/expert/pool.c daemon/expert/pool.h \
+	daemon/expert/epochs.c daemon/expert/epochs.h daemon/expert/service_model.c \
 	daemon/expert/published.c daemon/expert/published.h \
 	daemon/expert/reference.c daemon/expert/reference.h \
-	daemon/expert/registry.c daemon/expert/registry.h \
+	daemon/expert/registry.c daemon/expert/registry.h daemon/expert/registry_epoch.c \
 	daemon/expert/service.c daemon/expert/service.h \
 	daemon/expert/starts.c daemon/expert/starts.h \
 	daemon/expert/swap.c daemon/expert/swap.h daemon/expert/swap_int.h daemon/expert/swap_steps.c \

@@ -17,12 +17,15 @@
 #define HEAD "expertd-published 1"
 
 struct ex_published {
-	char *dir, *plugins, *path, *temporary;
+	char *dir, *plugins, *path, *temporary, *next_path;
 	int dir_fd; /* locked */
 	char model_digest[65], base_sha256[65];
 	uint32_t n_groups;
 	struct ex_published_entry *entry; /* ascending by shard */
 	size_t n, cap;
+	/* between begin_model and end_model */
+	struct ex_published_entry *next_entry; /* [n] */
+	char next_digest[65];
 };
 
 static int compare(const struct ex_shard_id *a, const struct ex_shard_id *b)
@@ -161,19 +164,39 @@ struct ex_published *ex_published_free(struct ex_published *p)
 		free(p->plugins);
 		free(p->path);
 		free(p->temporary);
+		free(p->next_path);
+		free(p->next_entry);
 		free(p->entry);
 		free(p);
 	}
 	return NULL;
 }
 
+/* Puts published.next in its place when it was written for this model: a crash came between. */
+static int take_up_next(const struct ex_published *p, const struct ex_published_for *f)
+{
+	EX_CLEANUP(ex_freep) char *text = NULL;
+	char model[65], base[65];
+	uint32_t n_groups;
+	size_t n;
+	if (ex_read_file(p->next_path, EX_PUBLISHED_BYTES_MAX, NULL, &text, &n) < 0)
+		return 0;
+	char *rest = text, *head = strsep(&rest, "\n");
+	if (!parse_head(head, model, &n_groups, base) || strcmp(model, f->model_digest) != 0)
+		return unlink(p->next_path) < 0 ? -errno : 0;
+	return rename(p->next_path, p->path) < 0 ? -errno : ex_sync_dir(p->dir);
+}
+
 static int read_set(struct ex_published *p, const struct ex_published_for *f, struct ex_err *err)
 {
 	EX_CLEANUP(ex_freep) char *text = NULL;
 	size_t n;
+	int rc = take_up_next(p, f);
+	if (rc < 0)
+		return ex_err_errno(err, rc, "cannot replace '%s'", p->path);
 	if (access(p->path, F_OK) < 0 && errno == ENOENT)
 		return 0;
-	int rc = ex_read_file(p->path, EX_PUBLISHED_BYTES_MAX, err, &text, &n);
+	rc = ex_read_file(p->path, EX_PUBLISHED_BYTES_MAX, err, &text, &n);
 	if (rc == 0 && strlen(text) != n)
 		rc = ex_err_set(err, -EINVAL, "it holds a NUL");
 	if (rc == 0)
@@ -193,7 +216,8 @@ int ex_published_open(const char *dir, const struct ex_published_for *f, struct 
 	snprintf(p->model_digest, sizeof p->model_digest, "%s", f->model_digest);
 	snprintf(p->base_sha256, sizeof p->base_sha256, "%s", f->base_sha256);
 	if (!(p->dir = strdup(dir)) || asprintf(&p->plugins, "%s/plugins", dir) < 0 ||
-		asprintf(&p->path, "%s/published", dir) < 0 || asprintf(&p->temporary, "%s/.published", dir) < 0) {
+		asprintf(&p->path, "%s/published", dir) < 0 || asprintf(&p->temporary, "%s/.published", dir) < 0 ||
+		asprintf(&p->next_path, "%s/published.next", dir) < 0) {
 		*ret = ex_published_free(p);
 		return ex_err_errno(err, -ENOMEM, "cannot read the published set");
 	}
@@ -276,6 +300,40 @@ int ex_published_set(struct ex_published *p, const struct ex_published_entry *e,
 	}
 	p->entry[at] = *e;
 	return 0;
+}
+
+/* --- another model ----------------------------------------------------------------------------------------- */
+
+int ex_published_begin_model(struct ex_published *p, const char *model_digest,
+	void (*renew)(void *ctx, struct ex_published_entry *e), void *ctx, struct ex_err *err)
+{
+	struct ex_str text = EX_STR_INIT;
+	struct ex_published_entry *next = ex_calloc(p->n, sizeof *next);
+	if (!next)
+		return ex_err_errno(err, -ENOMEM, "cannot write '%s'", p->next_path);
+	free(p->next_entry);
+	p->next_entry = next;
+	snprintf(p->next_digest, sizeof p->next_digest, "%s", model_digest);
+	ex_str_addf(&text, HEAD " %s %u %s\n", p->next_digest, p->n_groups, p->base_sha256);
+	for (size_t i = 0; i < p->n; i++) {
+		next[i] = p->entry[i];
+		renew(ctx, &next[i]);
+		print_entry(&text, &next[i]);
+	}
+	int rc = text.oom ? -ENOMEM : ex_replace_file(p->dir, p->next_path, p->temporary, &text);
+	ex_str_done(&text);
+	return rc < 0 ? ex_err_errno(err, rc, "cannot write '%s'", p->next_path) : 0;
+}
+
+int ex_published_end_model(struct ex_published *p, struct ex_err *err)
+{
+	assert(p->next_entry);
+	free(p->entry);
+	p->entry = EX_TAKE(p->next_entry);
+	p->cap = p->n;
+	memcpy(p->model_digest, p->next_digest, sizeof p->model_digest);
+	int rc = rename(p->next_path, p->path) < 0 ? -errno : ex_sync_dir(p->dir);
+	return rc < 0 ? ex_err_errno(err, rc, "cannot replace '%s'", p->path) : 0;
 }
 
 /* --- what is not needed any more -------------------------------------------------------------------------- */

@@ -43,6 +43,13 @@ const char *ex_published_plugins(const struct ex_published *p);                 
 /* Sets the entry of e's shard, on the disk when it returns 0. On an error the set, here and there, is as it was. */
 int ex_published_set(struct ex_published *p, const struct ex_published_entry *e, struct ex_err *err);
 
+/* The set goes over to another model in two steps, so that a crash between them leaves a set for the model that is live after it: `begin` leaves
+ * it in DIR/published.next, each entry as renew() makes it (its numeric identity is another one); then whoever says which model is live
+ * changes that on the disk; `end` puts it in place, here and there. ex_published_open ends what was begun for the model that it is told. */
+int ex_published_begin_model(struct ex_published *p, const char *model_digest,
+	void (*renew)(void *ctx, struct ex_published_entry *e), void *ctx, struct ex_err *err);
+int ex_published_end_model(struct ex_published *p, struct ex_err *err);
+
 /* Removes from DIR/plugins what no entry names and used() does not claim. Returns how many. */
 size_t ex_published_collect(const struct ex_published *p, bool (*used)(void *ctx, const char *sha256), void *ctx);
 

@@ -41,6 +41,7 @@ int ex_registry_new(const struct ex_registry_opts *o, struct ex_registry **ret)
 	r->magic = EX_REGISTRY_MAGIC;
 	r->o = *o;
 	r->n_slots = (uint32_t)n;
+	r->epoch = o->epoch;
 	ex_lock_init(&r->lock, "registry");
 	for (uint32_t i = 0; i < r->n_slots; i++)
 		r->slot[i].id = ex_shard_of_group(i / o->n_groups, o->n_experts, o->n_groups, i % o->n_groups);
@@ -48,8 +49,7 @@ int ex_registry_new(const struct ex_registry_opts *o, struct ex_registry **ret)
 	return 0;
 }
 
-/* The slot of a shard, NULL when the fleet has no such range. */
-static struct ex_slot *find_slot(struct ex_registry *r, uint32_t layer, uint32_t first_expert)
+struct ex_slot *ex_registry_slot(struct ex_registry *r, uint32_t layer, uint32_t first_expert)
 {
 	if (layer >= r->o.n_layers || first_expert >= r->o.n_experts)
 		return NULL;
@@ -60,8 +60,7 @@ static struct ex_slot *find_slot(struct ex_registry *r, uint32_t layer, uint32_t
 
 /* --- generations ----------------------------------------------------------------------------------------- */
 
-/* r->lock is held. */
-static void retire(struct ex_registry *r, struct ex_generation *g)
+void ex_registry_retire(struct ex_registry *r, struct ex_generation *g)
 {
 	if (!g)
 		return;
@@ -69,8 +68,7 @@ static void retire(struct ex_registry *r, struct ex_generation *g)
 	r->retired = g;
 }
 
-/* Makes `next` (or nothing) the slot's live generation; returns the one that was. r->lock is held. */
-static struct ex_generation *exchange(struct ex_registry *r, struct ex_slot *s, struct ex_generation *next)
+struct ex_generation *ex_slot_exchange(struct ex_registry *r, struct ex_slot *s, struct ex_generation *next)
 {
 	struct ex_generation *old = atomic_exchange_explicit(&s->live, next, memory_order_acq_rel);
 	/* release: who sees the new number and looks, sees the new state */
@@ -88,8 +86,7 @@ static void wait_unpinned(const struct ex_generation *g)
 		nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
 }
 
-/* Unloads what is retired. [loader] */
-static void reap(struct ex_registry *r)
+void ex_registry_reap(struct ex_registry *r)
 {
 	ex_lock_take(&r->lock);
 	struct ex_generation *list = EX_TAKE(r->retired);
@@ -107,7 +104,7 @@ static void reap(struct ex_registry *r)
 
 struct ex_generation *ex_registry_pin(struct ex_registry *r, uint32_t layer, uint32_t first_expert)
 {
-	struct ex_slot *s = find_slot(r, layer, first_expert);
+	struct ex_slot *s = ex_registry_slot(r, layer, first_expert);
 	if (!s)
 		return NULL;
 	rcu_read_lock();
@@ -170,7 +167,7 @@ uint32_t ex_registry_width(const struct ex_registry *r)
 
 size_t ex_registry_recorded(struct ex_registry *r, const struct ex_shard_id *id, struct ex_batch **out, size_t max)
 {
-	const struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	const struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	return s && s->ring ? ex_ring_copy(s->ring, out, max) : 0;
 }
 
@@ -186,11 +183,17 @@ void ex_generation_fail(struct ex_generation *failed)
 	ex_lock_take(&r->lock);
 	for (uint32_t i = 0; i < r->n_slots; i++) {
 		struct ex_slot *s = &r->slot[i];
-		struct ex_generation *g = atomic_load_explicit(&s->live, memory_order_acquire);
+		struct ex_generation *g = atomic_load_explicit(&s->staged, memory_order_acquire);
+		if (g && g->device == d) {
+			atomic_store_explicit(&s->staged, NULL, memory_order_release);
+			atomic_fetch_add_explicit(&r->revision, 1, memory_order_release);
+			ex_registry_retire(r, g);
+		}
+		g = atomic_load_explicit(&s->live, memory_order_acquire);
 		if (!g || g->device != d)
 			continue;
 		struct ex_generation *back = s->linger && s->linger->device != d ? EX_TAKE(s->linger) : NULL;
-		retire(r, exchange(r, s, back));
+		ex_registry_retire(r, ex_slot_exchange(r, s, back));
 		s->state = back ? EX_SHARD_READY : EX_SHARD_FAILED;
 		snprintf(s->error, sizeof s->error, "device %s of plugin %s failed (I/O error); %s", d->which,
 			g->plugin, back ? "the generation before it serves again" : "the shard is out of service");
@@ -239,7 +242,7 @@ int ex_registry_prepare(struct ex_registry *r, const struct ex_shard_id *id, str
 	struct ex_generation **ret)
 {
 	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
-	int rc = check_shard(r, find_slot(r, id->layer, id->first_expert), id, err);
+	int rc = check_shard(r, ex_registry_slot(r, id->layer, id->first_expert), id, err);
 	if (rc == 0)
 		rc = ex_generation_load(r, id, p, host, which, w, err, ret);
 	if (rc < 0)
@@ -259,8 +262,8 @@ struct ex_generation *ex_registry_discard(struct ex_generation *g)
 	return NULL;
 }
 
-/* A slot's memory for batches, while all of it is not given out: a shard without any is tried on made-up ones. */
-static struct ex_ring *slot_ring(struct ex_registry *r, struct ex_slot *s)
+/* A shard without any is tried on made-up ones. */
+struct ex_ring *ex_slot_ring(struct ex_registry *r, struct ex_slot *s)
 {
 	size_t n = r->o.record_bytes_each;
 	if (!s->ring && n && r->o.record_bytes - r->record_bytes >= n &&
@@ -273,18 +276,19 @@ uint32_t ex_registry_publish(struct ex_generation *g, uint64_t linger_until_ns)
 {
 	EX_CHECK_OBJ(g, EX_GENERATION_MAGIC);
 	struct ex_registry *r = g->registry;
-	struct ex_slot *s = find_slot(r, g->id.layer, g->id.first_expert);
-	g->ring = slot_ring(r, s);
+	struct ex_slot *s = ex_registry_slot(r, g->id.layer, g->id.first_expert);
+	g->ring = ex_slot_ring(r, s);
+	g->epoch = ex_registry_epoch(r);
 	ex_lock_take(&r->lock);
 	if (!g->number)
 		g->number = ++s->n_generations;
-	struct ex_generation *old = exchange(r, s, g);
-	retire(r, EX_TAKE(s->linger));
+	struct ex_generation *old = ex_slot_exchange(r, s, g);
+	ex_registry_retire(r, EX_TAKE(s->linger));
 	if (linger_until_ns && old) {
 		s->linger = old;
 		s->linger_until_ns = linger_until_ns;
 	} else
-		retire(r, old);
+		ex_registry_retire(r, old);
 	s->error[0] = '\0';
 	s->state = EX_SHARD_READY;
 	uint32_t number = g->number;
@@ -294,7 +298,7 @@ uint32_t ex_registry_publish(struct ex_generation *g, uint64_t linger_until_ns)
 
 void ex_registry_note(struct ex_registry *r, const struct ex_shard_id *id, const char *text)
 {
-	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	if (!s)
 		return;
 	ex_lock_take(&r->lock);
@@ -308,7 +312,7 @@ int ex_registry_load(struct ex_registry *r, const struct ex_shard_id *id, struct
 	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
 	char name[EX_SHARD_NAME_MAX];
 	struct ex_err own = EX_ERR_INIT, *why = err ? err : &own;
-	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	struct ex_generation *g = NULL;
 	int rc = check_shard(r, s, id, err);
 	if (rc < 0)
@@ -327,13 +331,13 @@ int ex_registry_load(struct ex_registry *r, const struct ex_shard_id *id, struct
 		s->state = atomic_load_explicit(&s->live, memory_order_acquire) ? EX_SHARD_READY : EX_SHARD_FAILED;
 		ex_lock_give(&r->lock);
 	}
-	reap(r);
+	ex_registry_reap(r);
 	return rc;
 }
 
 struct ex_generation *ex_registry_lingering(struct ex_registry *r, const struct ex_shard_id *id)
 {
-	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	if (!s)
 		return NULL;
 	ex_lock_take(&r->lock);
@@ -346,13 +350,13 @@ struct ex_generation *ex_registry_lingering(struct ex_registry *r, const struct 
 
 int ex_registry_rollback(struct ex_registry *r, const struct ex_shard_id *id, uint64_t linger_until_ns)
 {
-	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	if (!s)
 		return -ENOENT;
 	ex_lock_take(&r->lock);
 	struct ex_generation *back = EX_TAKE(s->linger);
 	if (back) {
-		s->linger = exchange(r, s, back);
+		s->linger = ex_slot_exchange(r, s, back);
 		s->linger_until_ns = linger_until_ns;
 		s->error[0] = '\0';
 		s->state = EX_SHARD_READY;
@@ -363,23 +367,23 @@ int ex_registry_rollback(struct ex_registry *r, const struct ex_shard_id *id, ui
 
 int ex_registry_withdraw(struct ex_registry *r, const struct ex_shard_id *id)
 {
-	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	if (!s)
 		return -ENOENT;
 	ex_lock_take(&r->lock);
-	struct ex_generation *old = exchange(r, s, NULL);
-	retire(r, old);
-	retire(r, EX_TAKE(s->linger));
+	struct ex_generation *old = ex_slot_exchange(r, s, NULL);
+	ex_registry_retire(r, old);
+	ex_registry_retire(r, EX_TAKE(s->linger));
 	s->state = 0;
 	s->error[0] = '\0';
 	ex_lock_give(&r->lock);
-	reap(r);
+	ex_registry_reap(r);
 	return old ? 0 : -ENOENT;
 }
 
 void ex_registry_settle(struct ex_registry *r, const struct ex_shard_id *id)
 {
-	struct ex_slot *s = find_slot(r, id->layer, id->first_expert);
+	struct ex_slot *s = ex_registry_slot(r, id->layer, id->first_expert);
 	ex_lock_take(&r->lock);
 	const struct ex_generation *g = s ? s->linger : NULL; /* only the loader takes it away to unload it */
 	ex_lock_give(&r->lock);
@@ -395,13 +399,24 @@ size_t ex_registry_sweep(struct ex_registry *r, uint64_t now_ns)
 	for (uint32_t i = 0; i < r->n_slots; i++) {
 		struct ex_slot *s = &r->slot[i];
 		if (s->linger && s->linger_until_ns <= now_ns) {
-			retire(r, EX_TAKE(s->linger));
+			ex_registry_retire(r, EX_TAKE(s->linger));
 			n++;
 		}
 	}
 	ex_lock_give(&r->lock);
-	reap(r);
+	ex_registry_reap(r);
 	return n;
+}
+
+void ex_generation_view(const struct ex_generation *g, struct ex_shard_view *v)
+{
+	v->generation = g->number;
+	v->bytes = g->bytes;
+	v->rows = atomic_load_explicit(&g->n_rows, memory_order_relaxed);
+	memcpy(v->plugin, g->plugin, sizeof v->plugin);
+	memcpy(v->identity, g->identity, sizeof v->identity);
+	memcpy(v->sha256, ex_plugin_sha256(g->device->plugin), sizeof v->sha256);
+	v->last_run_ns = atomic_load_explicit(&g->last_run_ns, memory_order_relaxed);
 }
 
 void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct ex_shard_view *v), void *ctx)
@@ -416,15 +431,8 @@ void ex_registry_each(struct ex_registry *r, void (*fn)(void *ctx, const struct 
 		/* retired under this lock, unloaded after: what is live here stays while the lock is held */
 		const struct ex_generation *g = atomic_load_explicit(&s->live, memory_order_acquire);
 		memcpy(v.error, s->error, sizeof v.error);
-		if (g) {
-			v.generation = g->number;
-			v.bytes = g->bytes;
-			v.rows = atomic_load_explicit(&g->n_rows, memory_order_relaxed);
-			memcpy(v.plugin, g->plugin, sizeof v.plugin);
-			memcpy(v.identity, g->identity, sizeof v.identity);
-			memcpy(v.sha256, ex_plugin_sha256(g->device->plugin), sizeof v.sha256);
-			v.last_run_ns = atomic_load_explicit(&g->last_run_ns, memory_order_relaxed);
-		}
+		if (g)
+			ex_generation_view(g, &v);
 		if (s->linger) {
 			v.lingering = s->linger->number;
 			v.linger_until_ns = s->linger_until_ns;
@@ -441,13 +449,14 @@ struct ex_registry *ex_registry_free(struct ex_registry *r)
 	if (!r)
 		return NULL;
 	EX_CHECK_OBJ(r, EX_REGISTRY_MAGIC);
+	ex_registry_unstage(r);
 	ex_lock_take(&r->lock);
 	for (uint32_t i = 0; i < r->n_slots; i++) {
-		retire(r, exchange(r, &r->slot[i], NULL));
-		retire(r, EX_TAKE(r->slot[i].linger));
+		ex_registry_retire(r, ex_slot_exchange(r, &r->slot[i], NULL));
+		ex_registry_retire(r, EX_TAKE(r->slot[i].linger));
 	}
 	ex_lock_give(&r->lock);
-	reap(r);
+	ex_registry_reap(r);
 	for (uint32_t i = 0; i < r->n_slots; i++)
 		ex_ring_free(r->slot[i].ring);
 	ex_lock_done(&r->lock);

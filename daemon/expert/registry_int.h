@@ -26,6 +26,7 @@ struct ex_generation {
 	struct ex_registry *registry;
 	struct ex_shard_id id;
 	uint32_t number; /* 0: not published yet */
+	uint64_t epoch;  /* of its weights, once published or staged */
 	struct ex_device *device;
 	struct expertd_shard *shard;
 	uint64_t bytes;
@@ -40,8 +41,9 @@ struct ex_generation {
 
 struct ex_slot {
 	struct ex_shard_id id;
-	_Atomic(struct ex_generation *) live; /* release by the loader, acquire by readers */
-	struct ex_ring *ring;                 /* made at the first publish, [loader] */
+	_Atomic(struct ex_generation *) live;   /* release by the loader, acquire by readers */
+	_Atomic(struct ex_generation *) staged; /* of the next epoch; as live */
+	struct ex_ring *ring;                   /* made at the first publish, [loader] */
 	/* guarded by r->lock */
 	enum ex_shard_state state; /* 0: never asked for */
 	uint32_t n_generations;
@@ -58,9 +60,24 @@ struct ex_registry {
 	size_t record_bytes;           /* of all rings, [loader] */
 	struct ex_generation *retired; /* unpublished, not yet unloaded; guarded by lock */
 	_Atomic uint64_t revision;
+	_Atomic uint64_t epoch, next_epoch; /* of what is live, of what is staged; written under lock */
+	_Atomic bool staging;               /* next_epoch counts */
 	uint32_t n_slots;
 	struct ex_slot slot[];
 };
+
+/* The slot of a shard, NULL when the fleet has no such range. */
+struct ex_slot *ex_registry_slot(struct ex_registry *r, uint32_t layer, uint32_t first_expert);
+/* A slot's memory for batches, while all of it is not given out; NULL: none. [loader] */
+struct ex_ring *ex_slot_ring(struct ex_registry *r, struct ex_slot *s);
+/* Makes `next` (or nothing) the slot's live generation; returns the one that was. r->lock is held. */
+struct ex_generation *ex_slot_exchange(struct ex_registry *r, struct ex_slot *s, struct ex_generation *next);
+/* g, unpublished, is to be unloaded at the next reap; NULL: nothing. r->lock is held. */
+void ex_registry_retire(struct ex_registry *r, struct ex_generation *g);
+/* Unloads what is retired. [loader] */
+void ex_registry_reap(struct ex_registry *r);
+/* What g says of the shard, into v. r->lock is held. */
+void ex_generation_view(const struct ex_generation *g, struct ex_shard_view *v);
 
 /* What a plugin's function said: 0 or -errno; anything else, and a success without its result, is -EPROTO. */
 int ex_plugin_answer(int rc, const void *result);

@@ -17,21 +17,33 @@ typedef Expertd__V1__ShardInfo shard_info;
 struct ex_experts_service {
 	struct ex_experts_service_opts o;
 	struct ex_lane_env env;
-	struct ex_method methods[3], data_methods[2];
+	struct ex_method methods[3 + EX_EXPERTS_MORE_MAX], data_methods[2];
 	int data_port;
 };
 
 /* --- Hello ------------------------------------------------------------------------------------------------------- */
 
-static bool hello_fits(const struct ex_experts_service *s, const hello_request *q, char *text, size_t size)
+/* The models that this host holds are told apart by their digests. */
+static bool find_model(
+	const struct ex_experts_service *s, const char *digest, uint64_t *ret_epoch, char live[static 65])
+{
+	if (s->o.find_model)
+		return s->o.find_model(s->o.ctx, digest, ret_epoch, live);
+	*ret_epoch = ex_registry_epoch(s->o.registry);
+	snprintf(live, 65, "%s", s->o.model_digest);
+	return strcmp(digest, live) == 0;
+}
+
+static bool hello_fits(const struct ex_experts_service *s, const hello_request *q, bool has_model, const char *live,
+	char *text, size_t size)
 {
 	if (q->wire != EX_WIRE_VERSION)
 		snprintf(text, size,
 			"wire version %u of router '%.64s' (expertd %.32s); this host speaks %d (expertd %s)", q->wire,
 			q->node, q->version, EX_WIRE_VERSION, s->o.version);
-	else if (strcmp(q->model_digest, s->o.model_digest) != 0)
+	else if (!has_model)
 		snprintf(text, size, "model %.64s of router '%.64s'; this host holds model %s", q->model_digest,
-			q->node, s->o.model_digest);
+			q->node, live);
 	else if (q->expert_groups != s->o.n_groups)
 		snprintf(text, size, "expert_groups %u of router '%.64s'; this host has %u", q->expert_groups, q->node,
 			s->o.n_groups);
@@ -65,7 +77,14 @@ static void offer_plain_data(
 	r->word = word;
 }
 
-static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shard_list *l, uint64_t revision)
+/* What Hello tells of the model that the router asked for. */
+struct hello_facts {
+	const char *digest, *live;
+	uint64_t epoch, revision;
+};
+
+static struct ex_out *pack_hello(
+	const struct ex_experts_service *s, struct shard_list *l, const struct hello_facts *facts)
 {
 	EX_CLEANUP(ex_freep) shard_info *infos = ex_calloc(l->n, sizeof *infos);
 	EX_CLEANUP(ex_freep) shard_info **list = ex_calloc(l->n, sizeof(shard_info *));
@@ -89,11 +108,13 @@ static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shar
 	r.node = (char *)s->o.node;
 	r.version = (char *)s->o.version;
 	r.wire = EX_WIRE_VERSION;
-	r.model_digest = (char *)s->o.model_digest;
+	r.model_digest = (char *)facts->digest;
+	r.live_digest = (char *)facts->live;
+	r.epoch = facts->epoch;
 	r.expert_groups = s->o.n_groups;
 	r.n_shards = l->n;
 	r.shards = list;
-	r.revision = revision;
+	r.revision = facts->revision;
 	r.zone = (char *)(s->o.zone ? s->o.zone : "");
 	r.memory_bytes = s->o.memory_bytes;
 	r.accepts_moves = s->o.accepts_moves;
@@ -104,16 +125,18 @@ static struct ex_out *pack_hello(const struct ex_experts_service *s, struct shar
 
 static void answer_hello(struct ex_experts_service *s, struct ex_rpc *rpc, const hello_request *q)
 {
-	char text[384];
-	if (!hello_fits(s, q, text, sizeof text)) {
+	char text[384], live[65];
+	struct hello_facts facts = {.digest = q->model_digest, .live = live};
+	bool has_model = find_model(s, q->model_digest, &facts.epoch, live);
+	if (!hello_fits(s, q, has_model, live, text, sizeof text)) {
 		ex_rpc_finish(rpc, EX_STATUS_FAILED_PRECONDITION, text);
 		return;
 	}
 	struct shard_list l = {0};
-	uint64_t revision =
-		ex_registry_revision(s->o.registry); /* before the look: what changes meanwhile is asked for again */
-	ex_registry_each(s->o.registry, add_view, &l);
-	struct ex_out *o = pack_hello(s, &l, revision);
+	/* before the look: what changes meanwhile is asked for again */
+	facts.revision = ex_registry_revision(s->o.registry);
+	ex_registry_each_of(s->o.registry, facts.epoch, add_view, &l);
+	struct ex_out *o = pack_hello(s, &l, &facts);
 	free(l.views);
 	if (!o) {
 		ex_rpc_finish(rpc, EX_STATUS_RESOURCE_EXHAUSTED, "out of memory");
@@ -198,7 +221,17 @@ const struct ex_method *ex_experts_service_methods(struct ex_experts_service *s,
 		.done = ex_lane_done,
 		.ctx = &s->env,
 	};
+	for (size_t i = 0; s->o.more && s->o.more[i].path; i++) {
+		assert(i < EX_EXPERTS_MORE_MAX);
+		s->methods[2 + i] = s->o.more[i];
+		s->methods[2 + i].loop_i = loop_control;
+	}
 	return s->methods;
+}
+
+unsigned ex_experts_service_users(struct ex_experts_service *s, uint64_t epoch)
+{
+	return ex_lanes_of_epoch(&s->env, epoch);
 }
 
 const struct ex_method *ex_experts_service_data_methods(struct ex_experts_service *s, int loop_data)

@@ -14,6 +14,8 @@
 #define EX_EXPERTS_REPLY_BYTES_MAX     ((size_t)256 << 20) /* what 0 in the options means */
 #define EX_EXPERTS_IN_FLIGHT_BYTES_MAX ((size_t)128 << 20)
 
+#define EX_EXPERTS_MORE_MAX            4
+
 struct ex_experts_service;
 
 struct ex_experts_service_opts {
@@ -27,6 +29,12 @@ struct ex_experts_service_opts {
 	/* x and y of one stream's frames that are being computed; beyond, with more than one frame: it is not read,
 	 * heartbeats included, until some are done. */
 	uint64_t in_flight_bytes_max;
+	/* Whether this host holds that model, and by what epoch; *ret_live: the digest of the live one. NULL: model_digest is the only one; else
+	 * that is not looked at. [cq] */
+	bool (*find_model)(void *ctx, const char *digest, uint64_t *ret_epoch, char ret_live[static 65]);
+	const struct ex_method
+		*more; /* methods beside, path-NULL-terminated, EX_EXPERTS_MORE_MAX at most; NULL: none */
+	void *ctx;
 	/* Routers may open Dispatch streams in plain text, too, on the server of ex_experts_service_data_methods. */
 	bool plain_data;
 	bool accepts_moves; /* Hello says so; the method is in moves.h */
@@ -42,6 +50,8 @@ const struct ex_method *ex_experts_service_data_methods(struct ex_experts_servic
 void ex_experts_service_set_data_port(struct ex_experts_service *s, int port);
 /* Tells every router on its stream, and on each reply from now on, that this host is going to stop. [any] */
 void ex_experts_service_drain(struct ex_experts_service *s);
+/* Streams of routers that use the weights of that epoch. [any] */
+unsigned ex_experts_service_users(struct ex_experts_service *s, uint64_t epoch);
 /* Frames still being computed: a drain waits until it is 0. [any] */
 uint32_t ex_experts_service_in_flight(const struct ex_experts_service *s);
 

@@ -242,7 +242,9 @@ static void run_job(struct ex_swapper *s, struct swap_job *j)
 	swap_turn(s, true);
 	select_shards(s, &l);
 	snprintf(r.shard, sizeof r.shard, "%s", j->q.glob);
-	if (l.oom)
+	if (s->frozen)
+		ex_err_set(&err, -EBUSY, "%s", s->frozen);
+	else if (l.oom)
 		ex_err_errno(&err, -ENOMEM, "cannot select shards");
 	else if (!l.n)
 		ex_err_set(&err, -ENOENT,
@@ -358,6 +360,19 @@ static struct swap_job *take_job(struct ex_swapper *s)
 	return j;
 }
 
+static void look_after(struct ex_swapper *s)
+{
+	follow(s);
+	if (ex_registry_sweep(s->o.registry, ex_now_ns()))
+		ex_published_collect(s->o.published, is_used, s);
+	ex_lock_take(&s->lock);
+	void (*idle)(void *ctx) = s->idle;
+	void *ctx = s->idle_ctx;
+	ex_lock_give(&s->lock);
+	if (idle)
+		idle(ctx);
+}
+
 static void *swapper_main(void *arg)
 {
 	struct ex_swapper *s = arg;
@@ -368,14 +383,14 @@ static void *swapper_main(void *arg)
 		struct swap_job *j = take_job(s);
 		ex_lock_give(&s->lock);
 		swap_turn(s, true);
-		if (j) {
+		if (j && j->call) {
+			j->call(j->c.ctx, false);
+			free_job(j);
+		} else if (j) {
 			run_job(s, j);
 			finish_job(s, j);
-		} else {
-			follow(s);
-			if (ex_registry_sweep(s->o.registry, ex_now_ns()))
-				ex_published_collect(s->o.published, is_used, s);
-		}
+		} else
+			look_after(s);
 		ex_lock_take(&s->lock);
 	}
 	ex_lock_give(&s->lock);
@@ -416,7 +431,10 @@ struct ex_swapper *ex_swapper_free(struct ex_swapper *s)
 	while (s->first) {
 		struct swap_job *j = s->first;
 		s->first = j->next;
-		j->c.done(j->c.ctx, 0, 0);
+		if (j->call)
+			j->call(j->c.ctx, true);
+		else
+			j->c.done(j->c.ctx, 0, 0);
 		free_job(j);
 	}
 	pthread_cond_destroy(&s->queued);
@@ -425,19 +443,9 @@ struct ex_swapper *ex_swapper_free(struct ex_swapper *s)
 	return NULL;
 }
 
-int ex_swapper_submit(
-	struct ex_swapper *s, const struct ex_swap_request *q, const struct ex_swap_client *c, struct ex_err *err)
+/* Takes j, also when it fails. */
+static int enqueue(struct ex_swapper *s, struct swap_job *j, struct ex_err *err)
 {
-	if (ex_shard_glob_check(q->glob) < 0)
-		return ex_err_set(err, -EINVAL, "'%.100s' is not a glob over LAYER/RANGE, as in */E0-7", q->glob);
-	struct swap_job *j = ex_calloc(1, sizeof *j);
-	if (!j || (q->plugin && !(j->plugin = strdup(q->plugin)))) {
-		free(j);
-		return ex_err_errno(err, -ENOMEM, "cannot take the command");
-	}
-	j->q = *q;
-	j->q.plugin = j->plugin;
-	j->c = *c;
 	int rc = 0;
 	ex_lock_take(&s->lock);
 	if (atomic_load_explicit(&s->stop, memory_order_relaxed))
@@ -454,6 +462,56 @@ int ex_swapper_submit(
 	if (rc < 0)
 		free_job(j);
 	return rc;
+}
+
+int ex_swapper_submit(
+	struct ex_swapper *s, const struct ex_swap_request *q, const struct ex_swap_client *c, struct ex_err *err)
+{
+	if (ex_shard_glob_check(q->glob) < 0)
+		return ex_err_set(err, -EINVAL, "'%.100s' is not a glob over LAYER/RANGE, as in */E0-7", q->glob);
+	struct swap_job *j = ex_calloc(1, sizeof *j);
+	if (!j || (q->plugin && !(j->plugin = strdup(q->plugin)))) {
+		free(j);
+		return ex_err_errno(err, -ENOMEM, "cannot take the command");
+	}
+	j->q = *q;
+	j->q.plugin = j->plugin;
+	j->c = *c;
+	return enqueue(s, j, err);
+}
+
+int ex_swapper_call(struct ex_swapper *s, void (*fn)(void *ctx, bool is_over), void *ctx, struct ex_err *err)
+{
+	struct swap_job *j = ex_calloc(1, sizeof *j);
+	if (!j)
+		return ex_err_errno(err, -ENOMEM, "cannot take the command");
+	j->call = fn;
+	j->c.ctx = ctx;
+	return enqueue(s, j, err);
+}
+
+void ex_swapper_alive(struct ex_swapper *s)
+{
+	swap_turn(s, true);
+}
+
+void ex_swapper_when_idle(struct ex_swapper *s, void (*fn)(void *ctx), void *ctx)
+{
+	ex_lock_take(&s->lock);
+	s->idle = fn;
+	s->idle_ctx = ctx;
+	ex_lock_give(&s->lock);
+}
+
+void ex_swapper_freeze(struct ex_swapper *s, const char *why)
+{
+	s->frozen = why;
+}
+
+void ex_swapper_set_model(struct ex_swapper *s, struct ex_weights *w, const char *model)
+{
+	s->o.weights = w;
+	s->o.model = model;
 }
 
 uint64_t ex_swapper_turns(const struct ex_swapper *s)

@@ -94,6 +94,16 @@ struct ex_swapper *ex_swapper_free(struct ex_swapper *s);
 /* Takes a command. -EAGAIN: too many wait, -EINVAL: the glob; then no callback follows. [any] */
 int ex_swapper_submit(
 	struct ex_swapper *s, const struct ex_swap_request *q, const struct ex_swap_client *c, struct ex_err *err);
+/* Runs fn on the loader's thread between two commands; once, with is_over when the host stops before. -EAGAIN, -ESHUTDOWN: not at all. [any] */
+int ex_swapper_call(struct ex_swapper *s, void (*fn)(void *ctx, bool is_over), void *ctx, struct ex_err *err);
+/* The call at hand makes progress: for the watchdog. [loader] */
+void ex_swapper_alive(struct ex_swapper *s);
+/* fn is called about four times a second while there is nothing to do; NULL: nothing is. [any] */
+void ex_swapper_when_idle(struct ex_swapper *s, void (*fn)(void *ctx), void *ctx);
+/* Commands are refused from now on, for the reason given; NULL: taken again. [loader] */
+void ex_swapper_freeze(struct ex_swapper *s, const char *why);
+/* What is loaded is loaded from w, whose directory is model, from now on; both borrowed. [loader] */
+void ex_swapper_set_model(struct ex_swapper *s, struct ex_weights *w, const char *model);
 /* For the watchdog: grows while the thread is idle or within deadline_s of a step. [any] */
 uint64_t ex_swapper_turns(const struct ex_swapper *s);
 

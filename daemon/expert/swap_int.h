@@ -14,6 +14,7 @@ struct swap_job {
 	char *plugin; /* q.plugin */
 	struct ex_swap_client c;
 	unsigned n_done, n_failed;
+	void (*call)(void *ctx, bool is_over); /* instead of a command; its ctx is c.ctx */
 	struct swap_job *next;
 };
 
@@ -27,7 +28,10 @@ struct ex_swapper {
 	_Atomic bool stop;              /* set under lock */
 	_Atomic uint64_t turn_ns;       /* when it was last idle, or began a step */
 	_Atomic bool busy;              /* in a step */
-	uint64_t revision; /* of the registry, when it was last compared with the published set; [loader] */
+	uint64_t revision;       /* of the registry, when it was last compared with the published set; [loader] */
+	void (*idle)(void *ctx); /* guarded by lock, as its ctx */
+	void *idle_ctx;
+	const char *frozen; /* why no command is taken; NULL: they are. [loader] */
 	/* [loader] plugins that went live once */
 	char trusted[SWAP_TRUSTED_MAX][65];
 	unsigned n_trusted;

@@ -9,6 +9,7 @@ libexpertd_la_SOURCES += \
 	daemon/model/show.c daemon/model/show.h \
 	daemon/model/synth.c daemon/model/synth.h \
 	daemon/model/tensors.c daemon/model/tensors.h \
+	daemon/model/shape.c daemon/model/shape.h \
 	daemon/model/weights.c daemon/model/weights.h
 
 libexpertd_la_SOURCES += \

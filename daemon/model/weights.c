@@ -9,6 +9,7 @@
 #include "model/safetensors.h"
 #include "model/tensors.h"
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #define SAMPLE_BYTES 64 /* of a tensor's beginning, middle and end, in the digest */
 
 struct ex_weights {
+	atomic_uint n_refs;
 	struct ex_model_config config;
 	struct ex_safetensors *files;
 	char *dir;
@@ -216,6 +218,7 @@ int ex_weights_open(const char *dir, struct ex_err *err, struct ex_weights **ret
 	EX_CLEANUP(ex_weights_closep) struct ex_weights *w = calloc(1, sizeof *w);
 	if (!w)
 		return ex_err_errno(err, -ENOMEM, "cannot open '%s'", dir);
+	atomic_init(&w->n_refs, 1);
 	ex_lock_init(&w->lock, "weights");
 	w->dir = strdup(dir);
 	if (!w->dir)
@@ -228,9 +231,16 @@ int ex_weights_open(const char *dir, struct ex_err *err, struct ex_weights **ret
 	return 0;
 }
 
+struct ex_weights *ex_weights_ref(struct ex_weights *w)
+{
+	atomic_fetch_add_explicit(&w->n_refs, 1, memory_order_relaxed);
+	return w;
+}
+
 struct ex_weights *ex_weights_close(struct ex_weights *w)
 {
-	if (!w)
+	/* release what this holder did; the last one acquires it before freeing */
+	if (!w || atomic_fetch_sub_explicit(&w->n_refs, 1, memory_order_acq_rel) > 1)
 		return NULL;
 	for (size_t i = 0; w->copies && i < ex_safetensors_count(w->files); i++)
 		free(w->copies[i]);

@@ -16,7 +16,8 @@ struct ex_weights; /* opaque */
  * that the config asks for is there with the right shape and a supported dtype; unknown extra tensors are refused by
  * name, MTP layers and rotary inv_freq excepted. Reads headers, and of the data what the digest samples. [any] */
 int ex_weights_open(const char *dir, struct ex_err *err, struct ex_weights **ret);
-struct ex_weights *ex_weights_close(struct ex_weights *w);
+struct ex_weights *ex_weights_ref(struct ex_weights *w);   /* one more to close it [any] */
+struct ex_weights *ex_weights_close(struct ex_weights *w); /* the last one frees [any] */
 EX_DEFINE_CLEANUP(struct ex_weights, ex_weights_close)
 
 const struct ex_model_config *ex_weights_config(const struct ex_weights *w);

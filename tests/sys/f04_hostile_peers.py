@@ -38,12 +38,14 @@ class Frames:
         self.layer, self.first, self.n = shard["layer"], shard["first_expert"], shard["n_experts"]
         with open(os.path.join(fleet.model, "config.json"), encoding="utf-8") as f:
             self.d_model = json.load(f)["hidden_size"]
+        hello = self.messages.HelloRequest(node="test", wire=1, expert_groups=fleet.groups, model_digest=host.ctl_json("status")["model_digest"])
+        self.epoch = self.stub.Hello(hello, timeout=20).epoch
 
     def good(self, rows=2, frame_id=1):
         offset = [0] + [rows] * self.n
         shard = self.messages.ShardRows(first_expert=self.first, n_experts=self.n, rows=range(rows), offset=offset,
                                         token=range(rows), weight=[1.0] * rows)
-        return self.messages.DispatchRequest(id=frame_id, layer=self.layer, dtype=1, n_rows=rows, d_model=self.d_model, shards=[shard],
+        return self.messages.DispatchRequest(id=frame_id, epoch=self.epoch, layer=self.layer, dtype=1, n_rows=rows, d_model=self.d_model, shards=[shard],
                                              x=bytes(4 * rows * self.d_model))
 
     def ask(self, *frames):

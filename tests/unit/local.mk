@@ -303,7 +303,7 @@ tests_unit_plugins_wrong_inexact_at_40_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MIST
 tests_unit_plugins_wrong_inexact_at_40_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
 tests_unit_plugins_wrong_inexact_at_40_la_LIBADD = -lm
 
-UNIT_SWAP = tests/unit/test_ring tests/unit/test_published tests/unit/test_starts tests/unit/test_swap tests/unit/test_moves
+UNIT_SWAP = tests/unit/test_ring tests/unit/test_published tests/unit/test_starts tests/unit/test_swap tests/unit/test_moves tests/unit/test_epochs
 check_PROGRAMS += $(UNIT_SWAP)
 TESTS += $(UNIT_SWAP)
 tests_unit_test_ring_SOURCES = tests/unit/test_ring.c
@@ -314,6 +314,8 @@ tests_unit_test_moves_SOURCES = tests/unit/test_moves.c
 tests_unit_test_moves_LDADD = $(TEST_LIBS)
 tests_unit_test_starts_SOURCES = tests/unit/test_starts.c
 tests_unit_test_starts_LDADD = $(TEST_LIBS)
+tests_unit_test_epochs_SOURCES = tests/unit/test_epochs.c
+tests_unit_test_epochs_LDADD = $(TEST_LIBS)
 tests_unit_test_swap_SOURCES = tests/unit/test_swap.c
 tests_unit_test_swap_LDADD = $(TEST_LIBS)
 
