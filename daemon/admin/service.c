@@ -18,7 +18,7 @@
 #define FOLLOWER_BYTES_MAX (1 << 20) /* queued towards a client that does not read: it gets no more until it does */
 #define EVENTS_AT_ONCE     32
 
-enum { METHOD_N = 16 };
+enum { METHOD_N = 17 };
 
 /* One method: unpacks its request, fills a reply in `keep` and returns it packed; NULL: err. [cq] */
 typedef struct ex_out *unary_fn(
@@ -31,7 +31,7 @@ struct handler {
 	struct ex_admin *admin;
 	const ProtobufCMessageDescriptor *request;
 	unary_fn *fn;      /* NULL: a stream */
-	change_fn *change; /* of shards; NULL: Events */
+	change_fn *change; /* of shards; NULL: Events or SwitchModel */
 };
 
 /* One Events call. [cq] */
@@ -65,6 +65,12 @@ static struct ex_out *do_status(
 	static const char *const state_name[] = {"starting", "ready", "draining"};
 	(void)request, (void)err;
 	Expertd__V1__StatusReply r = EXPERTD__V1__STATUS_REPLY__INIT;
+	struct ex_switch_view v;
+	a->o.view_model(a->o.ctx, &v);
+	r.model_path = ex_keep_text(k, v.path);
+	r.model_next_path = ex_keep_text(k, v.next_path);
+	r.model_next_digest = ex_keep_text(k, v.next_digest);
+	r.model_before_digest = ex_keep_text(k, v.before_digest);
 	ex_lock_take(&a->lock);
 	r.state = ex_keep_text(k, state_name[a->state]);
 	ex_view_status(&a->o, &a->parts, k, &r);
@@ -364,6 +370,14 @@ static void start_change(struct handler *h, struct ex_rpc *rpc, const ProtobufCM
 		ex_rpc_finish_errno(rpc, rc, ex_err_text(&err));
 }
 
+static void start_switch(struct ex_admin *a, struct ex_rpc *rpc, const Expertd__V1__SwitchModelRequest *q)
+{
+	if (a->o.switch_model)
+		ex_switch_call(rpc, a->o.switch_model, a->o.ctx, q->dir, q->move);
+	else
+		ex_rpc_finish_errno(rpc, -ENOTSUP, "this node is no router: a fleet is switched on a router");
+}
+
 /* --- calls ----------------------------------------------------------------------------------------------- */
 
 static void answer(struct handler *h, struct ex_rpc *rpc, const ProtobufCMessage *request)
@@ -396,6 +410,8 @@ static void on_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
 		answer(h, rpc, request);
 	else if (h->change)
 		start_change(h, rpc, request);
+	else if (h->request == &expertd__v1__switch_model_request__descriptor)
+		start_switch(h->admin, rpc, (const Expertd__V1__SwitchModelRequest *)request);
 	else
 		start_events(h->admin, rpc, (const Expertd__V1__EventsRequest *)request);
 	protobuf_c_message_free_unpacked(request, NULL);
@@ -438,6 +454,7 @@ static void fill_methods(struct ex_admin *a)
 		{"/expertd.v1.Admin/UnloadShards", &expertd__v1__unload_shards_request__descriptor, NULL, fill_unload},
 		{"/expertd.v1.Admin/RollbackShards", &expertd__v1__rollback_shards_request__descriptor, NULL,
 			fill_rollback},
+		{"/expertd.v1.Admin/SwitchModel", &expertd__v1__switch_model_request__descriptor, NULL, NULL},
 		{"/expertd.v1.Admin/ListPlugins", &expertd__v1__list_plugins_request__descriptor, do_plugins, NULL},
 		{"/expertd.v1.Admin/Events", &expertd__v1__events_request__descriptor, NULL, NULL},
 		{"/expertd.v1.Admin/Metrics", &expertd__v1__metrics_request__descriptor, do_metrics, NULL},

@@ -4,6 +4,7 @@
 #ifndef EX_ADMIN_SERVICE_H
 #define EX_ADMIN_SERVICE_H
 
+#include "admin/switch.h"
 #include "engine/engine.h"
 #include "engine/mover.h"
 #include "expert/swap.h"
@@ -14,7 +15,7 @@ struct ex_admin;
 enum ex_admin_state { EX_ADMIN_STARTING, EX_ADMIN_READY, EX_ADMIN_DRAINING };
 
 struct ex_admin_opts {
-	const char *node, *version, *model_path, *model_name; /* borrowed, as all */
+	const char *node, *version, *model_name; /* borrowed, as all */
 	bool is_expert, is_router;
 	uint32_t min_replicas, max_replicas; /* of plans that do not say */
 	struct ex_loop *loop;                /* that serves the methods; also runs the timer of followed events */
@@ -26,6 +27,10 @@ struct ex_admin_opts {
 	int (*each_plugin)(void *ctx,
 		void (*fn)(void *fn_ctx, const char *path, const struct ex_plugin *p, const char *why), void *fn_ctx,
 		struct ex_err *err);
+	/* Takes a switch to another model; NULL: this node is no router. */
+	int (*switch_model)(
+		void *ctx, const char *dir, bool move, const struct ex_switch_client *c, struct ex_err *err);
+	void (*view_model)(void *ctx, struct ex_switch_view *ret);
 	void *ctx;
 };
 int ex_admin_new(const struct ex_admin_opts *o, struct ex_err *err, struct ex_admin **ret);

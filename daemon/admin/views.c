@@ -87,7 +87,6 @@ void ex_view_status(
 {
 	r->node = ex_keep_text(k, o->node);
 	r->version = ex_keep_text(k, o->version);
-	r->model_path = ex_keep_text(k, o->model_path);
 	r->model_name = ex_keep_text(k, o->model_name);
 	r->resident_bytes = ex_mem_resident();
 	r->available_bytes = ex_mem_available();

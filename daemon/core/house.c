@@ -28,13 +28,15 @@
 
 void ex_house_show(struct ex_house *h)
 {
-	h->shown.weights = h->weights;
+	ex_lock_take(&h->models_lock);
+	h->shown.weights = h->model ? h->model->weights : h->weights;
 	h->shown.registry = h->registry;
 	h->shown.swapper = h->swapper;
-	h->shown.dispatch = h->dispatch;
+	h->shown.dispatch = h->model ? h->model->dispatch : NULL;
 	h->shown.mover = h->mover;
 	h->shown.engine = h->engine;
 	ex_admin_show(h->admin, &h->shown);
+	ex_lock_give(&h->models_lock);
 }
 
 int ex_house_check_cancelled(struct ex_house *h, struct ex_err *err)
@@ -134,6 +136,7 @@ int ex_house_new(const struct ex_house_opts *o, struct ex_err *err, struct ex_ho
 	h->o = *o;
 	h->p = o->params;
 	ex_lock_init(&h->members_lock, "members");
+	ex_lock_init(&h->models_lock, "models");
 	int rc = ex_house_build_tls(h, err);
 	if (rc == 0)
 		rc = ex_house_build_https(h, err);
@@ -170,17 +173,29 @@ static int open_model(struct ex_house *h, struct ex_err *err)
 {
 	struct ex_weights_stat s;
 	char bytes[EX_BYTES_TEXT_MAX];
-	int rc = ex_weights_open(h->p->model_path, err, &h->weights);
+	int rc = ex_choice_read(h->p->node_state, h->p->model_path, err, &h->choice);
 	if (rc < 0)
 		return rc;
+	const char *dir = *h->choice.dir ? h->choice.dir : h->p->model_path;
+	snprintf(h->model_dir, sizeof h->model_dir, "%s", dir);
+	rc = ex_weights_open(dir, err, &h->weights);
+	if (rc < 0 && *h->choice.dir)
+		return ex_err_prefix(err, "the model that was switched to");
+	if (rc < 0)
+		return rc;
+	if (*h->choice.dir && strcmp(h->choice.digest, ex_weights_digest(h->weights)) != 0)
+		return ex_err_set(err, -EINVAL,
+			"'%s' has digest %s, but this node was switched to %s: bring its files back, or remove "
+			"'%s/model' to "
+			"serve [model] path",
+			dir, ex_weights_digest(h->weights), h->choice.digest, h->p->node_state);
 	ex_weights_stat(h->weights, &s);
 	const struct ex_model_config *c = ex_weights_config(h->weights);
-	ex_event(EX_EV_MODEL_OPENED,
-		EX_FIELDS({"EX_MODEL", h->p->model_path}, {"EX_DIGEST", ex_weights_digest(h->weights)}),
+	ex_event(EX_EV_MODEL_OPENED, EX_FIELDS({"EX_MODEL", dir}, {"EX_DIGEST", ex_weights_digest(h->weights)}),
 		"model %s from '%s': %s, %u layers, %u experts per layer, %.3g parameters, %s, digest "
 		"%.12s",
-		h->p->model_name, h->p->model_path, ex_arch_name(c->arch), c->n_layers, c->n_experts,
-		(double)s.n_params, ex_bytes_text(s.bytes_total, bytes), ex_weights_digest(h->weights));
+		h->p->model_name, dir, ex_arch_name(c->arch), c->n_layers, c->n_experts, (double)s.n_params,
+		ex_bytes_text(s.bytes_total, bytes), ex_weights_digest(h->weights));
 	rc = ex_placement_groups(c, h->p->model_expert_groups, err, &h->n_groups);
 	return rc < 0 ? ex_err_prefix(err, "[model]") : 0;
 }
@@ -251,6 +266,7 @@ struct ex_house *ex_house_free(struct ex_house *h)
 	ex_loop_freep(&h->loop_admin);
 	ex_house_free_tls(h);
 	ex_lock_done(&h->members_lock);
+	ex_lock_done(&h->models_lock);
 	free(h);
 	return NULL;
 }
@@ -302,7 +318,8 @@ static void watch_coverage(struct ex_house *h)
 	uint32_t covered, shards, ready, hosts;
 	struct ex_engine_stat s;
 	struct ex_err missing = EX_ERR_INIT;
-	ex_dispatch_coverage(h->dispatch, &covered, &shards, &ready, &hosts);
+	struct ex_dispatch *dispatch = h->model->dispatch;
+	ex_dispatch_coverage(dispatch, &covered, &shards, &ready, &hosts);
 	bool whole = covered == shards;
 	if (whole != h->covered && !h->draining) {
 		h->covered = whole;
@@ -311,7 +328,7 @@ static void watch_coverage(struct ex_house *h)
 		if (whole)
 			ex_event(EX_EV_COVERAGE_WHOLE, NULL, "all %u shards are covered by %u of %u hosts", shards,
 				ready, hosts);
-		else if (!ex_dispatch_wait_covered(h->dispatch, 0, &missing))
+		else if (!ex_dispatch_wait_covered(dispatch, 0, &missing))
 			ex_event(EX_EV_COVERAGE_LOST, NULL, "%s", ex_err_text(&missing));
 	}
 	ex_engine_stat(h->engine, &s);
@@ -338,9 +355,11 @@ void ex_house_tick(struct ex_house *h)
 		ex_desk_tick(h->desk);
 	if (h->limits)
 		ex_house_save_limits(h, now);
-	if (h->dispatch) {
+	if (ex_config_is_router(h->p)) {
+		ex_lock_take(&h->models_lock);
 		ex_house_apply_members(h);
 		watch_coverage(h);
+		ex_lock_give(&h->models_lock);
 	} else
 		tell_status(h, "%s experts; %u rows queued", h->draining ? "draining" : "serving",
 			ex_executor_queued_rows(h->executor));

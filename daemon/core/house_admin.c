@@ -120,7 +120,6 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 	const struct ex_admin_opts o = {
 		.node = p->node_name,
 		.version = PACKAGE_VERSION,
-		.model_path = p->model_path,
 		.model_name = p->model_name,
 		.is_expert = ex_config_is_expert(p),
 		.is_router = ex_config_is_router(p),
@@ -130,6 +129,8 @@ int ex_house_build_admin(struct ex_house *h, struct ex_err *err)
 		.dump_config = dump_config,
 		.reload = reload,
 		.each_plugin = each_plugin,
+		.switch_model = ex_config_is_router(p) ? ex_house_switch_model : NULL,
+		.view_model = ex_house_view_model,
 		.ctx = h,
 	};
 	const struct ex_gate *const gates[] = {&h->gate, &h->gate_accounts, &h->gate_topups};

@@ -134,6 +134,27 @@ static int start_data_server(struct ex_house *h, struct ex_err *err)
 	return 0;
 }
 
+static bool find_model(void *ctx, const char *digest, uint64_t *ret_epoch, char live[static 65])
+{
+	const struct ex_house *h = ctx;
+	struct ex_epochs_view v;
+	ex_epochs_view(h->epochs, &v);
+	bool is_next = *v.next && strcmp(digest, v.next) == 0;
+	*ret_epoch = is_next ? v.next_epoch : v.live_epoch;
+	strcpy(live, v.live);
+	return is_next || strcmp(digest, v.live) == 0;
+}
+
+/* The live model, and why nothing is moved now. */
+static const char *say_model(void *ctx, char digest[static EX_DIGEST_HEX])
+{
+	const struct ex_house *h = ctx;
+	struct ex_epochs_view v;
+	ex_epochs_view(h->epochs, &v);
+	memcpy(digest, v.live, EX_DIGEST_HEX);
+	return *v.next ? EX_EPOCHS_FROZEN : NULL;
+}
+
 /* Experts.Move beside the other methods of Experts; control traffic is on loop 1. */
 static int make_moves(struct ex_house *h, struct ex_err *err)
 {
@@ -141,10 +162,11 @@ static int make_moves(struct ex_house *h, struct ex_err *err)
 		.swapper = h->swapper,
 		.registry = h->registry,
 		.node = h->p->node_name,
-		.model_digest = ex_weights_digest(h->weights),
 		.n_experts = ex_weights_config(h->weights)->n_experts,
 		.n_groups = h->n_groups,
 		.accept = ex_config_accepts_moves(h->p),
+		.model = say_model,
+		.ctx = h,
 	};
 	const struct ex_method *m = ex_experts_service_methods(h->experts_service, 1, 0);
 	size_t n = 0;
@@ -170,11 +192,13 @@ static int start_service(struct ex_house *h, struct ex_err *err)
 		.zone = p->node_zone,
 		.memory_bytes = shard_memory(h),
 		.version = PACKAGE_VERSION,
-		.model_digest = ex_weights_digest(h->weights),
 		.d_model = c->d_model,
 		.n_experts = c->n_experts,
 		.n_groups = h->n_groups,
 		.reply_bytes_max = p->expert_reply_bytes_max,
+		.find_model = find_model,
+		.more = h->epochs_methods,
+		.ctx = h,
 		.plain_data = ex_config_tls(p) == EX_TLS_CONTROL,
 		.accepts_moves = ex_config_accepts_moves(p),
 	};
@@ -223,6 +247,7 @@ int ex_house_build_experts(struct ex_house *h, struct ex_err *err)
 		.n_groups = h->n_groups,
 		.n_layers = c->n_layers,
 		.d_model = c->d_model,
+		.epoch = ex_epoch_of(ex_weights_digest(h->weights)),
 		.check_finite = p->model_check_finite,
 		.record_bytes = p->expert_record_bytes,
 		.record_bytes_each = p->expert_record_bytes / EX_MAX(h->n_configured, (size_t)1),
@@ -249,6 +274,8 @@ int ex_house_build_experts(struct ex_house *h, struct ex_err *err)
 	rc = ex_executor_new(&eo, err, &h->executor);
 	if (rc == 0)
 		rc = ex_house_build_swapper(h, err);
+	if (rc == 0)
+		rc = ex_house_build_epochs(h, err);
 	if (rc < 0)
 		return rc;
 	ex_house_show(h);
@@ -270,6 +297,7 @@ void ex_house_free_experts(struct ex_house *h)
 		ex_executor_abandon(h->executor);
 		h->executor = ex_executor_free(h->executor);
 	}
+	h->epochs = ex_epochs_free(h->epochs);
 	if (h->experts_service)
 		h->experts_service = ex_experts_service_free(h->experts_service);
 	if (h->registry)

@@ -76,12 +76,10 @@ void ex_house_reload_https(struct ex_house *h, const struct ex_params *p)
 int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
-	const struct ex_model_config *c = ex_weights_config(h->weights);
 	const struct ex_admit *admit =
 		p->gateway_accounts ? ex_admit_accounts_admit(h->admit_accounts) : &ex_admit_open;
 	if (p->there[EX_SECTION_limits] && ex_house_build_limits(h, &admit, err) < 0)
 		return ex_err_prefix(err, "[limits]");
-	snprintf(h->fingerprint, sizeof h->fingerprint, "fp_%.10s", ex_weights_digest(h->weights));
 	const struct ex_gateway_opts o = {
 		.listen = p->gateway_listen,
 		.listen_fd = h->http_fd,
@@ -89,12 +87,7 @@ int ex_house_build_gateway(struct ex_house *h, struct ex_err *err)
 		.socket_mode = SOCKET_MODE,
 		.n_threads = p->gateway_threads,
 		.engine = h->engine,
-		.tokenizer = h->tokenizer,
-		.chat = h->chat,
-		.eos = c->eos_id,
-		.n_eos = c->n_eos,
 		.model_name = p->model_name,
-		.fingerprint = h->fingerprint,
 		.admit = admit,
 		.topups = h->topups,
 		.connections_max = p->gateway_connections_max,

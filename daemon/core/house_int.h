@@ -6,13 +6,15 @@
 #include "admin/http.h"
 #include "admin/service.h"
 #include "base/lock.h"
+#include "core/choice.h"
 #include "core/config.h"
 #include "core/gate.h"
 #include "core/house.h"
+#include "engine/model_calls.h"
 #include "engine/service.h"
+#include "expert/epochs.h"
 #include "expert/moves.h"
 #include "expert/starts.h"
-#include "expert/service.h"
 #include "fleet/registrar.h"
 #include "gateway/edge.h"
 #include "gateway/admit_accounts.h"
@@ -42,16 +44,32 @@ struct ex_house_source {
 	bool changed;
 };
 
+/* What a router serves a model with. */
+struct ex_house_model {
+	struct ex_house *house;
+	char dir[PATH_MAX];
+	struct ex_weights *weights;
+	struct ex_tokenizer *tokenizer;
+	struct ex_chat *chat;
+	struct ex_trunk *trunk;
+	struct ex_dispatch *dispatch;
+	struct ex_edge_model *edge; /* NULL: no gateway */
+	_Atomic bool quiet;         /* its hosts' changes are not told: it does not serve yet, or not any more */
+};
+
+struct ex_switcher; /* house_model.c */
+
 /* Built from top to bottom, taken apart from bottom to top; NULL: not there. */
 struct ex_house {
 	struct ex_house_opts o;
 	const struct ex_params *p;
 	_Atomic bool cancelled;
 	bool draining, covered;
-	unsigned grace_ms;       /* for the last bytes of requests that ended; 0 when they were cut anyway */
-	uint64_t tick_ns;        /* the last one */
-	char status[160];        /* the last one told */
-	uint64_t quiet_since_ns; /* drain: when the experts were last seen idle; 0: never */
+	_Atomic bool covered_once; /* the router serves, and may be switched */
+	unsigned grace_ms;         /* for the last bytes of requests that ended; 0 when they were cut anyway */
+	uint64_t tick_ns;          /* the last one */
+	char status[160];          /* the last one told */
+	uint64_t quiet_since_ns;   /* drain: when the experts were last seen idle; 0: never */
 	uint64_t progress_ns, progress_log_ns; /* [loader] when progress was last told */
 
 	struct ex_tls *tls, *tls_clients, *tls_etcd; /* of traffic between hosts; of [router] listen; towards etcd */
@@ -72,7 +90,9 @@ struct ex_house {
 	struct ex_metrics_http *http;
 	gid_t admin_gid; /* of admin_group; (gid_t)-1: none */
 
-	struct ex_weights *weights;
+	struct ex_choice choice;    /* [loader] until the house is built, then its roles' own; see house_model.c */
+	char model_dir[PATH_MAX];   /* of the live model at the start */
+	struct ex_weights *weights; /* of that model; of an expert host's live one, guarded by models_lock */
 	uint32_t n_groups;
 
 	struct ex_plugin *expert_plugin;
@@ -88,14 +108,17 @@ struct ex_house {
 	size_t n_trial_options;
 	struct ex_executor *executor;
 	struct ex_swapper *swapper;
+	struct ex_epochs *epochs;
+	struct ex_epochs *_Atomic epochs_shown; /* to the admin service, once made */
+	struct ex_method epochs_methods[EX_EPOCHS_METHODS];
 	struct ex_experts_service *experts_service;
 	struct ex_moves *moves;
-	struct ex_method expert_methods[4];                   /* of both, for expert_server */
-	struct ex_server *expert_server, *expert_data_server; /* data: plain text, with [tls] mode = control */
-	struct ex_registrar *registrar;                       /* in etcd; NULL also once the process is stopping */
+	struct ex_method expert_methods[3 + EX_EPOCHS_METHODS]; /* of all three, for expert_server */
+	struct ex_server *expert_server, *expert_data_server;   /* data: plain text, with [tls] mode = control */
+	struct ex_registrar *registrar;                         /* in etcd; NULL also once the process is stopping */
 	/* What is registered: of the registry's revision, and memory as it was at the start. [loader], then [main] */
 	uint64_t member_revision, member_bytes;
-	char member_identity[EX_IDENTITY_KIND_MAX];
+	char member_identity[EX_IDENTITY_KIND_MAX], member_digest[EX_DIGEST_HEX];
 
 	struct ex_lock members_lock;
 	struct ex_house_source source[EX_SOURCE_N];
@@ -105,12 +128,14 @@ struct ex_house {
 	struct ex_plugin *trunk_plugin;
 	struct ex_plugin_host trunk_host;
 	uint32_t n_ctx, n_pages;
-	struct ex_tokenizer *tokenizer;
-	struct ex_chat *chat;
-	struct ex_dispatch *dispatch;
-	struct ex_mover *mover; /* under params_lock until the house is built */
-	struct ex_trunk *trunk;
+	/* The router's models: that is served, that is being prepared, that requests still use. Written by the switcher under the lock once it
+	 * runs; other threads look at them, and at what is shown, under it. */
+	struct ex_lock models_lock;
+	struct ex_house_model *model, *next, *before;
+	char expert_dir[PATH_MAX]; /* of an expert host's live model; guarded by models_lock */
 	struct ex_engine *engine;
+	struct ex_mover *mover; /* under params_lock until the house is built; follows the model that is served */
+	struct ex_switcher *switcher;
 	struct ex_router_service *router_service;
 	struct ex_server *router_server;
 	struct ex_https *https; /* made before all threads: a reload may come at any time */
@@ -123,8 +148,7 @@ struct ex_house {
 	struct ex_limits_tier *tiers;
 	uint32_t n_tiers;
 	uint64_t limits_saved_ns;
-	bool limits_unsaved;  /* the last try failed, and was told */
-	char fingerprint[16]; /* of the model, in the gateway's answers */
+	bool limits_unsaved; /* the last try failed, and was told */
 
 	char *ledger_store; /* as ex_store_open */
 	struct ex_desk *desk;
@@ -176,6 +200,23 @@ void ex_house_leave_members(struct ex_house *h); /* [main] */
 int ex_house_build_mover(struct ex_house *h, struct ex_err *err); /* [loader] once dispatch serves */
 /* Takes up [router] placement. The caller holds params_lock. [main, admin loop] */
 void ex_house_reload_placement(struct ex_house *h);
+/* --- models: house_router.c, house_model.c ------------------------------------------------------------------ */
+/* A model as the router serves it, from `dir`; w's reference is taken over, also on failure. Not its dispatch. [loader, switcher] */
+int ex_house_open_model(
+	struct ex_house *h, const char *dir, struct ex_weights *w, struct ex_err *err, struct ex_house_model **ret);
+/* Its dispatch over these hosts. [loader, switcher] */
+int ex_house_open_dispatch(struct ex_house_model *m, const char *const *peers, size_t n_peers, struct ex_err *err);
+struct ex_house_model *ex_house_close_model(struct ex_house_model *m); /* takes NULL */
+int ex_house_build_switcher(struct ex_house *h, struct ex_err *err);   /* [loader] last */
+void ex_house_stop_switcher(struct ex_house *h);                       /* [main] before the engine goes; takes none */
+int ex_house_switch_model(
+	void *house, const char *dir, bool move, const struct ex_switch_client *c, struct ex_err *err);
+void ex_house_view_model(void *house, struct ex_switch_view *ret); /* [any] */
+int ex_house_build_epochs(struct ex_house *h, struct ex_err *err); /* [loader] after the swapper */
+/* Does to the shards of this process what hosts are asked for, on the loader's thread, and waits; 0 when there are none. [switcher] */
+enum ex_local_step { EX_LOCAL_PREPARE, EX_LOCAL_DECIDE, EX_LOCAL_COMMIT, EX_LOCAL_DROP };
+int ex_house_local_model(
+	struct ex_house *h, const struct ex_model_calls *c, enum ex_local_step step, struct ex_err *err);
 
 int ex_house_build_tls(struct ex_house *h, struct ex_err *err); /* [main] before all others */
 void ex_house_free_tls(struct ex_house *h);                     /* [main] after all others; build may have failed */

@@ -126,6 +126,7 @@ static void look_again(struct ex_house *h)
 	ex_lock_give(&h->members_lock);
 }
 
+/* Of all models alike; under models_lock once the house is built. */
 void ex_house_apply_members(struct ex_house *h)
 {
 	look_again(h);
@@ -136,8 +137,11 @@ void ex_house_apply_members(struct ex_house *h)
 	if (!list)
 		return;
 	/* a host whose lease ended may be well, and cut off from etcd alone: as long as it answers, it stays */
-	if (ex_dispatch_set_members(h->dispatch, (const char *const *)list, n, keep, &err) < 0)
-		ex_log(LOG_ERR, "not every expert host could be taken up: %s", ex_err_text(&err));
+	struct ex_house_model *const models[] = {h->model, h->next, h->before};
+	for (size_t i = 0; i < EX_ARRAY_LEN(models); i++)
+		if (models[i] && models[i]->dispatch &&
+			ex_dispatch_set_members(models[i]->dispatch, (const char *const *)list, n, keep, &err) < 0)
+			ex_log(LOG_ERR, "not every expert host could be taken up: %s", ex_err_text(&err));
 	h->members_ns = keep ? ex_now_ns() : 0;
 	struct ex_house_listed l = {list, n};
 	free_list(&l);

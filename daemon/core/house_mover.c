@@ -70,11 +70,11 @@ int ex_house_build_mover(struct ex_house *h, struct ex_err *err)
 {
 	const struct ex_params *p = h->p;
 	struct ex_mover_opts o = {
-		.dispatch = h->dispatch,
+		.dispatch = h->model->dispatch,
 		.loop = h->loop_control,
 		.tls = h->tls,
 		.node = p->node_name,
-		.model_digest = ex_weights_digest(h->weights),
+		.model_digest = ex_weights_digest(h->model->weights),
 		.n_groups = h->n_groups,
 		.moves_at_once = p->router_moves_at_once,
 		.timeout_s = p->router_move_timeout_s,

@@ -52,8 +52,15 @@ static void count_identity(void *ctx, const struct ex_shard_view *v)
 		ex_shard_count_kind(m->identity, v->identity);
 }
 
+static void live_digest(struct ex_house *h, char digest[static EX_DIGEST_HEX])
+{
+	ex_lock_take(&h->models_lock);
+	memcpy(digest, ex_weights_digest(h->weights), EX_DIGEST_HEX);
+	ex_lock_give(&h->models_lock);
+}
+
 /* shards: its text, which ret borrows. */
-static void fill_member(const struct ex_house *h, const char *shards, struct ex_member *ret)
+static void fill_member(struct ex_house *h, const char *shards, struct ex_member *ret)
 {
 	const struct ex_params *p = h->p;
 	sd_id128_t machine;
@@ -66,7 +73,7 @@ static void fill_member(const struct ex_house *h, const char *shards, struct ex_
 	snprintf(ret->zone, sizeof ret->zone, "%s", p->node_zone);
 	snprintf(ret->version, sizeof ret->version, "%s", PACKAGE_VERSION);
 	snprintf(ret->plugin, sizeof ret->plugin, "%s", h->expert_host.name);
-	snprintf(ret->model_digest, sizeof ret->model_digest, "%s", ex_weights_digest(h->weights));
+	live_digest(h, ret->model_digest);
 	ex_registry_each(h->registry, count_identity, ret);
 	fill_address(h, ret);
 	if (sd_id128_get_machine_app_specific(MACHINE_APP, &machine) >= 0) /* a container may have none */
@@ -85,13 +92,19 @@ void ex_house_watch_registration(struct ex_house *h)
 {
 	struct ex_str shards = EX_STR_INIT;
 	struct ex_member m;
-	if (!h->registrar || ex_registry_revision(h->registry) == h->member_revision)
+	char digest[EX_DIGEST_HEX];
+	if (!h->registrar)
 		return;
 	const uint64_t revision = ex_registry_revision(h->registry);
+	live_digest(h, digest); /* a switch turns the registry first */
+	if (revision == h->member_revision && strcmp(digest, h->member_digest) == 0)
+		return;
 	if (list_shards(h, &shards) == 0) {
 		fill_member(h, shards.s, &m);
-		if (strcmp(m.identity, h->member_identity) == 0 || ex_registrar_update(h->registrar, &m) == 0) {
+		bool same = strcmp(m.identity, h->member_identity) == 0 && strcmp(digest, h->member_digest) == 0;
+		if (same || ex_registrar_update(h->registrar, &m) == 0) {
 			memcpy(h->member_identity, m.identity, sizeof m.identity);
+			memcpy(h->member_digest, digest, sizeof digest);
 			h->member_revision = revision;
 		}
 	}
@@ -111,6 +124,7 @@ int ex_house_register(struct ex_house *h, struct ex_err *err)
 	h->member_revision = ex_registry_revision(h->registry);
 	fill_member(h, shards.s, &m);
 	memcpy(h->member_identity, m.identity, sizeof m.identity);
+	memcpy(h->member_digest, m.model_digest, sizeof h->member_digest);
 	const char *endpoints[EX_ETCD_ENDPOINTS_MAX];
 	ex_config_etcd_endpoints(p, endpoints);
 	const struct ex_registrar_opts o = {

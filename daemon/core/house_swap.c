@@ -277,7 +277,7 @@ int ex_house_build_swapper(struct ex_house *h, struct ex_err *err)
 		.plugin_dir = p->expert_plugin_dir,
 		.allow = (const char *const *)p->expert_allow_plugins.v,
 		.n_allow = p->expert_allow_plugins.n,
-		.model = p->model_path,
+		.model = h->model_dir,
 		.options = (const char *const *)h->trial_options,
 		.n_options = h->n_trial_options,
 		.shards = h->shards,

@@ -132,8 +132,10 @@ static void gather(struct ex_house *h, struct ex_house_look *l)
 	ex_engine_stat(h->engine, &e);
 	if (h->limits)
 		ex_limits_stat(h->limits, &s);
-	ex_dispatch_each_host(h->dispatch, count_host, &n_held);
-	ex_dispatch_each_shard(h->dispatch, count_shard, &r);
+	ex_lock_take(&h->models_lock);
+	ex_dispatch_each_host(h->model->dispatch, count_host, &n_held);
+	ex_dispatch_each_shard(h->model->dispatch, count_shard, &r);
+	ex_lock_give(&h->models_lock);
 	l->n_held_max = EX_MAX(l->n_held_max, n_held);
 	l->sample = (struct ex_topups_sample){.tokens = e.prompt_tokens + e.generation_tokens,
 		.live = l->n_held_max ? (double)n_held / l->n_held_max : 0,

@@ -52,6 +52,10 @@ int ctl_cmd_status(struct ctl *c, int argc, char **argv)
 	if (*s->model_arch)
 		printf("model     %s · %s · %s parameters · digest %.12s\n", s->model_name, s->model_arch,
 			ctl_count_text(s->n_params, params), s->model_digest);
+	if (*s->model_next_digest)
+		printf("          %s (digest %.12s) is loaded beside it\n", s->model_next_path, s->model_next_digest);
+	if (*s->model_before_digest)
+		printf("          requests still use digest %.12s\n", s->model_before_digest);
 	printf("memory    %s resident · %s available\n", ex_bytes_text(s->resident_bytes, resident),
 		ex_bytes_text(s->available_bytes, available));
 	if (s->router)

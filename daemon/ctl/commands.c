@@ -28,6 +28,8 @@ const struct ctl_cmd ctl_commands[] = {
 		ctl_cmd_plugin_check},
 	{"model show", "DIR", "what a checkpoint is and what it needs (no daemon needed)", NULL, 1, 1,
 		ctl_cmd_model_show},
+	{"model switch", "DIR", "move the whole fleet to another checkpoint of the same shape, while it serves",
+		ctl_opts_switch, 1, 1, ctl_cmd_model_switch},
 	{"model synth", "", "write a checkpoint of random weights (no daemon needed)", ctl_opts_synth, 0, 0,
 		ctl_cmd_model_synth},
 	{"fleet plan", "", "what should move between the hosts of a running fleet, and why", ctl_opts_plan, 0, 0,

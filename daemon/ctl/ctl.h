@@ -16,6 +16,7 @@ enum {
 	CTL_OK = 0,
 	CTL_FAILED = 1,      /* the daemon or the check said no */
 	CTL_USAGE = 2,       /* the command line is wrong */
+	CTL_ENOUGH = -1,     /* of a stream: what was wanted is there; no exit code */
 	CTL_UNREACHABLE = 3, /* no daemon answers on the socket */
 };
 
@@ -131,6 +132,7 @@ int ctl_cmd_shard_unload(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_list(struct ctl *c, int argc, char **argv);
 int ctl_cmd_plugin_check(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_show(struct ctl *c, int argc, char **argv);
+int ctl_cmd_model_switch(struct ctl *c, int argc, char **argv);
 int ctl_cmd_model_synth(struct ctl *c, int argc, char **argv);
 int ctl_cmd_fleet_simulate(struct ctl *c, int argc, char **argv);
 int ctl_cmd_account_create(struct ctl *c, int argc, char **argv);
@@ -160,8 +162,8 @@ int ctl_cmd_config(struct ctl *c, int argc, char **argv);
 int ctl_cmd_reload(struct ctl *c, int argc, char **argv);
 
 extern const struct ctl_opt ctl_opts_generate[], ctl_opts_events[], ctl_opts_synth[], ctl_opts_check[],
-	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_apply[], ctl_opts_swap[], ctl_opts_unload[],
-	ctl_opts_account_create[], ctl_opts_key_create[], ctl_opts_credit[], ctl_opts_gate[], ctl_opts_ledger_show[],
-	ctl_opts_tariff_set[], ctl_opts_usage[];
+	ctl_opts_drain[], ctl_opts_simulate[], ctl_opts_plan[], ctl_opts_apply[], ctl_opts_swap[], ctl_opts_switch[],
+	ctl_opts_unload[], ctl_opts_account_create[], ctl_opts_key_create[], ctl_opts_credit[], ctl_opts_gate[],
+	ctl_opts_ledger_show[], ctl_opts_tariff_set[], ctl_opts_usage[];
 
 #endif

@@ -28,6 +28,7 @@ enum ex_hedge { EX_HEDGE_OFF, EX_HEDGE_FIXED, EX_HEDGE_P99 };
 
 struct ex_dispatch_opts {
 	const char *node, *version, *model_digest;
+	uint64_t epoch; /* that frames name the model by: ex_epoch_of its digest */
 	uint32_t d_model, n_layers, n_experts, n_groups;
 	uint32_t first_k_dense, moe_layer_freq;   /* as in ex_model_config: which layers have shards */
 	uint32_t rows_max, topk;                  /* per step */
@@ -89,6 +90,9 @@ struct ex_host_view {
 	char name[64], address[EX_ADDR_MAX], error[256], version[32];
 	enum ex_host_state state;
 	bool local;
+	bool drained;               /* by an operator */
+	bool refused;               /* it does not hold this router's model */
+	bool behind;                /* it does, but would come back with another one after a restart */
 	uint32_t n_shards, n_alone; /* held, and of these without another usable replica */
 	uint32_t n_frames;          /* sent and not yet answered */
 	double rtt_p50_s, rtt_p99_s, state_s;

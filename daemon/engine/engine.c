@@ -29,7 +29,8 @@ const char *ex_finish_name(enum ex_finish f)
 static bool take_inbox(struct ex_engine *e, bool *ret_all)
 {
 	ex_lock_take(&e->lock);
-	while (!e->stopping && !e->inbox_first && !e->cancel_asked && !e->sched.n_running && !e->sched.n_waiting) {
+	while (!e->stopping && !e->inbox_first && !e->cancel_asked && !ex_sides_wait(e) && ex_side_is_empty(e->side) &&
+		(!e->before || ex_side_is_empty(e->before))) {
 		ex_cond_wait_until(&e->wake, &e->lock, ex_now_ns() + IDLE_TURN_MS * EX_NS_PER_MS);
 		atomic_fetch_add_explicit(&e->turns, 1, memory_order_relaxed);
 	}
@@ -40,9 +41,10 @@ static bool take_inbox(struct ex_engine *e, bool *ret_all)
 	bool go_on = !e->stopping;
 	*ret_all = e->ending;
 	ex_lock_give(&e->lock);
+	ex_sides_turn(e); /* before requests that were taken for the next one */
 	while (r) {
 		struct ex_request *next = r->next;
-		ex_sched_push(&e->sched, &r->seq);
+		ex_sides_push(e, r);
 		r = next;
 	}
 	return go_on;
@@ -54,32 +56,39 @@ static bool is_cancelled(const struct ex_request *r)
 }
 
 /* Ends what was cancelled (all: everything), waiting or running. */
-static void reap(struct ex_engine *e, bool all)
+static void reap_side(struct ex_engine *e, struct ex_side *s, bool all)
 {
 	const char *error = all ? "the server stops" : NULL;
-	for (struct ex_seq *q = e->sched.first, *next; q; q = next) {
+	for (struct ex_seq *q = s->sched.first, *next; q; q = next) {
 		next = q->next;
 		if (all || is_cancelled(ex_request_of(q)))
 			ex_engine_finish(e, ex_request_of(q), EX_FINISH_CANCELLED, error);
 	}
-	for (uint32_t i = e->sched.n_running; i-- > 0;)
-		if (all || is_cancelled(ex_request_of(e->sched.running[i])))
-			ex_engine_finish(e, ex_request_of(e->sched.running[i]), EX_FINISH_CANCELLED, error);
+	for (uint32_t i = s->sched.n_running; i-- > 0;)
+		if (all || is_cancelled(ex_request_of(s->sched.running[i])))
+			ex_engine_finish(e, ex_request_of(s->sched.running[i]), EX_FINISH_CANCELLED, error);
+}
+
+static void reap(struct ex_engine *e, bool all)
+{
+	reap_side(e, e->side, all);
+	if (e->before)
+		reap_side(e, e->before, all);
 }
 
 static void start_request(struct ex_engine *e, struct ex_request *r)
 {
 	r->started = true;
-	e->n_started++;
+	r->side->n_started++;
 	r->admitted_ns = ex_now_ns();
 	ex_metric_observe(e->m.queue_time, (double)(r->admitted_ns - r->submitted_ns) / (double)EX_NS_PER_S);
 	if (r->p.sink.started)
 		r->p.sink.started(r->p.sink.ctx, r, r->p.n_ids);
 }
 
-static void admit(struct ex_engine *e)
+static void admit(struct ex_engine *e, struct ex_side *s)
 {
-	for (struct ex_seq *q; (q = ex_sched_admit(&e->sched));)
+	for (struct ex_seq *q; (q = ex_sched_admit(&s->sched));)
 		if (!ex_request_of(q)->started)
 			start_request(e, ex_request_of(q));
 }
@@ -88,13 +97,19 @@ static void admit(struct ex_engine *e)
 static void publish(struct ex_engine *e)
 {
 	uint64_t second = ex_now_ns() / EX_NS_PER_S;
-	uint32_t slot = second % RATE_SECONDS, used = ex_kv_used(e->kv);
+	uint32_t slot = second % RATE_SECONDS;
+	const struct ex_side *s = e->side, *b = e->before;
+	uint32_t used = ex_kv_used(s->kv) + (b ? ex_kv_used(b->kv) : 0);
+	uint32_t running = s->sched.n_running + (b ? b->sched.n_running : 0);
+	uint64_t all_preempted = e->n_preempted_gone + s->sched.n_preempted + (b ? b->sched.n_preempted : 0);
 	ex_lock_take(&e->lock);
-	e->stat.running = e->sched.n_running;
-	e->stat.waiting = e->sched.n_waiting;
+	e->stat.running = running;
+	e->stat.waiting = s->sched.n_waiting + (b ? b->sched.n_waiting : 0);
+	e->stat.n_before = b ? b->sched.n_running + b->sched.n_waiting : 0;
+	e->stat.n_moved = e->n_moved;
 	e->stat.pages_used = used;
-	uint64_t n_preempted = e->sched.n_preempted - e->stat.n_preempted;
-	e->stat.n_preempted = e->sched.n_preempted;
+	uint64_t n_preempted = all_preempted - e->stat.n_preempted;
+	e->stat.n_preempted = all_preempted;
 	e->stat.generation_tokens += e->n_new_tokens;
 	e->stat.prompt_tokens += e->n_new_prompt_tokens;
 	if (e->rate_second[slot] != second) {
@@ -105,11 +120,19 @@ static void publish(struct ex_engine *e)
 	uint32_t waiting = e->stat.waiting + e->n_inbox;
 	ex_lock_give(&e->lock);
 	e->n_new_tokens = e->n_new_prompt_tokens = 0;
-	ex_metric_set(e->m.running, e->sched.n_running);
+	ex_metric_set(e->m.running, running);
 	ex_metric_set(e->m.waiting, waiting);
 	if (n_preempted)
 		ex_metric_add(e->m.preemptions, n_preempted);
 	ex_metric_set(e->m.kv_usage, (double)used / e->o.n_pages);
+}
+
+static void step_side(struct ex_engine *e, struct ex_side *s)
+{
+	if (s->m.dispatch && !s->n_started) /* of those that were pushed out of the batch neither */
+		ex_dispatch_idle(s->m.dispatch);
+	admit(e, s);
+	ex_engine_step(e, s);
 }
 
 static void *step_thread(void *arg)
@@ -118,10 +141,10 @@ static void *step_thread(void *arg)
 	bool all;
 	while (take_inbox(e, &all)) {
 		reap(e, all);
-		if (e->o.dispatch && !e->n_started) /* of those that were pushed out of the batch neither */
-			ex_dispatch_idle(e->o.dispatch);
-		admit(e);
-		ex_engine_step(e);
+		if (e->before)
+			step_side(e, e->before);
+		step_side(e, e->side);
+		ex_sides_retire(e);
 		publish(e);
 		atomic_fetch_add_explicit(&e->turns, 1, memory_order_relaxed);
 	}
@@ -161,26 +184,17 @@ static int check_opts(const struct ex_engine_opts *o, struct ex_err *err)
 	return 0;
 }
 
-/* A sequence may be as long as the context and the whole pool allow. */
-static struct ex_request_limits request_limits(const struct ex_engine_opts *o, const struct ex_kv *kv)
-{
-	uint64_t pool = (uint64_t)o->n_pages * o->page_tokens;
-	struct ex_request_limits l = {
-		.n_ctx = (uint32_t)EX_MIN(pool, (uint64_t)o->n_ctx),
-		.vocab = o->config->vocab_size,
-		.kv = kv,
-		.text = {.tokenizer = o->tokenizer},
-	};
-	ex_text_think_ids(o->tokenizer, o->chat, &l.text.think_open, &l.text.think_close);
-	return l;
-}
-
 static int make_step_side(struct ex_engine *e)
 {
 	const struct ex_engine_opts *o = &e->o;
-	int rc = ex_kv_new(o->n_pages, o->page_tokens, &e->kv);
-	if (!rc)
-		rc = ex_sched_init(&e->sched, e->kv, o->max_batch, o->step_tokens_max);
+	const struct ex_engine_model m = {.trunk = o->trunk,
+		.dispatch = o->dispatch,
+		.moe = o->moe,
+		.config = o->config,
+		.tokenizer = o->tokenizer,
+		.chat = o->chat,
+		.user = o->user};
+	int rc = ex_side_new(o, &m, &e->side);
 	if (!rc)
 		rc = ex_sampler_new(o->config->vocab_size, &e->sampler);
 	if (rc)
@@ -200,9 +214,9 @@ static int make_step_side(struct ex_engine *e)
 
 static void free_engine(struct ex_engine *e)
 {
-	if (e->sched.running)
-		ex_sched_done(&e->sched);
-	ex_kv_free(e->kv);
+	ex_side_free(e->side);
+	ex_side_free(e->before);
+	ex_side_free(e->next);
 	ex_sampler_free(e->sampler);
 	free(e->rows.ids);
 	free(e->rows.pos);
@@ -228,7 +242,7 @@ int ex_engine_new(const struct ex_engine_opts *o, struct ex_err *err, struct ex_
 		return ex_err_set(err, -ENOMEM, "engine: out of memory");
 	e->magic = EX_ENGINE_MAGIC;
 	e->o = *o;
-	e->moe = o->dispatch ? ex_dispatch_moe_ops(o->dispatch) : o->moe;
+	e->vocab = o->config->vocab_size;
 	e->start_us = ex_realtime_us();
 	e->stat = (struct ex_engine_stat){
 		.max_batch = o->max_batch, .n_pages = o->n_pages, .page_tokens = o->page_tokens, .n_ctx = o->n_ctx};
@@ -241,7 +255,6 @@ int ex_engine_new(const struct ex_engine_opts *o, struct ex_err *err, struct ex_
 		free_engine(e);
 		return ex_err_set(err, rc, "engine: out of memory for a batch of %u", o->max_batch);
 	}
-	e->limits = request_limits(o, e->kv);
 	rc = -pthread_create(&e->thread, NULL, step_thread, e);
 	if (rc) {
 		free_engine(e);
@@ -252,6 +265,15 @@ int ex_engine_new(const struct ex_engine_opts *o, struct ex_err *err, struct ex_
 	return 0;
 }
 
+/* A step may be held for a host. Under lock, so that what it is asked of stays. */
+static void give_up(struct ex_engine *e)
+{
+	const struct ex_side *all[] = {e->side, e->before, e->next};
+	for (size_t i = 0; i < EX_ARRAY_LEN(all); i++)
+		if (all[i] && all[i]->m.dispatch)
+			ex_dispatch_give_up(all[i]->m.dispatch);
+}
+
 struct ex_engine *ex_engine_free(struct ex_engine *e)
 {
 	if (!e)
@@ -260,9 +282,8 @@ struct ex_engine *ex_engine_free(struct ex_engine *e)
 	ex_lock_take(&e->lock);
 	e->stopping = true;
 	pthread_cond_signal(&e->wake);
+	give_up(e);
 	ex_lock_give(&e->lock);
-	if (e->o.dispatch)
-		ex_dispatch_give_up(e->o.dispatch);
 	pthread_join(e->thread, NULL);
 	free_engine(e);
 	return NULL;
@@ -287,9 +308,8 @@ bool ex_engine_end(struct ex_engine *e, unsigned timeout_ms)
 	ex_lock_take(&e->lock);
 	e->ending = e->cancel_asked = true;
 	pthread_cond_signal(&e->wake);
+	give_up(e);
 	ex_lock_give(&e->lock);
-	if (e->o.dispatch) /* a step may be held for a host */
-		ex_dispatch_give_up(e->o.dispatch);
 	return ex_engine_drain(e, timeout_ms);
 }
 
@@ -309,6 +329,7 @@ static int enqueue(struct ex_engine *e, struct ex_request *r, struct ex_err *err
 		snprintf(r->id, sizeof r->id, "req-%" PRIx64 "-%" PRIu64, e->start_us, ++e->n_submitted);
 		r->engine = e;
 		ex_request_ref(r);
+		r->side->n_users++;
 		if (e->inbox_last)
 			e->inbox_last->next = r;
 		else
@@ -327,17 +348,20 @@ int ex_engine_submit(
 {
 	struct ex_request *r;
 	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
-	int rc = ex_request_new(p, &e->limits, err, &r);
-	if (rc)
-		return rc;
-	r->submitted_ns = ex_now_ns();
-	rc = enqueue(e, r, err);
-	if (rc) {
-		ex_request_unref(r);
-		return rc;
+	struct ex_side *held = p->side ? NULL : ex_engine_hold(e), *side = p->side ? p->side : held;
+	int rc = ex_request_new(p, &side->limits, err, &r);
+	if (!rc) {
+		r->side = side;
+		r->submitted_ns = ex_now_ns();
+		rc = enqueue(e, r, err);
+		if (rc)
+			ex_request_unref(r);
+		else
+			*ret = r;
 	}
-	*ret = r;
-	return 0;
+	if (held)
+		ex_engine_release(e, held);
+	return rc;
 }
 
 void ex_request_cancel(struct ex_request *r)
@@ -367,9 +391,14 @@ void ex_engine_stat(struct ex_engine *e, struct ex_engine_stat *ret)
 	ret->tokens_per_s = (double)n / RATE_SECONDS;
 }
 
-uint64_t ex_engine_turns(const struct ex_engine *e)
+uint64_t ex_engine_turns(struct ex_engine *e)
 {
 	EX_CHECK_OBJ(e, EX_ENGINE_MAGIC);
-	uint64_t n_looks = e->o.dispatch ? ex_dispatch_looks(e->o.dispatch) : 0;
+	ex_lock_take(&e->lock);
+	const struct ex_side *all[] = {e->side, e->before};
+	uint64_t n_looks = e->n_looks_gone;
+	for (size_t i = 0; i < EX_ARRAY_LEN(all); i++)
+		n_looks += all[i] && all[i]->m.dispatch ? ex_dispatch_looks(all[i]->m.dispatch) : 0;
+	ex_lock_give(&e->lock);
 	return atomic_load_explicit(&e->turns, memory_order_relaxed) + n_looks;
 }

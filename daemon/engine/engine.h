@@ -13,6 +13,7 @@
 #define EX_TOP_LOGPROBS_MAX 20
 
 struct ex_engine;
+struct ex_side;    /* a model that requests are answered with; two while a switch is under way */
 struct ex_request; /* one generation; reference counted */
 
 struct ex_sampling {
@@ -41,8 +42,9 @@ struct ex_delta {
 	const uint32_t *ids;                     /* an end-of-sequence token is among them, though it is no text */
 	const struct ex_token_logprob *logprobs; /* [n_ids] or NULL */
 	uint32_t n_ids;
-	bool thinking, control; /* of the last id: it was generated inside the reasoning; it is no text */
-	const float *logits;    /* [n_ids, vocab] or NULL */
+	const struct ex_tokenizer *tokenizer; /* of the model that answers; NULL: none */
+	bool thinking, control;               /* of the last id: it was generated inside the reasoning; it is no text */
+	const float *logits;                  /* [n_ids, vocab] or NULL */
 	size_t n_logits_bytes;
 };
 struct ex_finished {
@@ -74,6 +76,7 @@ struct ex_request_params {
 	uint32_t top_logprobs;
 	bool logprobs, ignore_eos, keep_special, want_logits;
 	bool starts_thinking; /* the prompt opened <think> */
+	struct ex_side *side; /* held: what the prompt was encoded for; NULL: the one that is served */
 	struct ex_sink sink;
 };
 
@@ -85,6 +88,7 @@ struct ex_engine_opts {
 	const struct ex_model_config *config;
 	const struct ex_tokenizer *tokenizer; /* NULL: token ids only */
 	const struct ex_chat *chat;           /* NULL: no template */
+	void *user;                           /* of the model: ex_side_user */
 	uint32_t max_batch;                   /* sequences in the running batch, >= 1 */
 	uint32_t step_tokens_max;             /* rows per step: decode rows first, then prefill chunks */
 	uint32_t queue_max;                   /* requests taken beyond max_batch, to wait; more: -EAGAIN */
@@ -103,17 +107,44 @@ bool ex_engine_end(struct ex_engine *e, unsigned timeout_ms);
  * *ret: a reference for the caller. [any] */
 int ex_engine_submit(
 	struct ex_engine *e, const struct ex_request_params *p, struct ex_err *err, struct ex_request **ret);
+/* The model that new requests are for, with its tokenizer and template (NULL: none). It stays until the release. [any] */
+struct ex_side *ex_engine_hold(struct ex_engine *e);
+void ex_engine_release(struct ex_engine *e, struct ex_side *s);
+const struct ex_tokenizer *ex_side_tokenizer(const struct ex_side *s);
+const struct ex_chat *ex_side_chat(const struct ex_side *s);
+void *ex_side_user(const struct ex_side *s);
+
+/* Another model is served from the next step on. Requests that were taken before stay with the one before until they end, in steps of their own;
+ * with `move` they go over at once: what they have so far is computed again by the new one, as after a preemption, and they go on. */
+struct ex_engine_model {
+	struct ex_trunk *trunk; /* of the same shape and sizes as the one before; borrowed, as all */
+	struct ex_dispatch *dispatch;
+	const struct ex_moe_ops *moe; /* instead of dispatch */
+	const struct ex_model_config *config;
+	const struct ex_tokenizer *tokenizer; /* with move: the same as before */
+	const struct ex_chat *chat;
+	void *user;
+	bool move;
+	void (*retired)(void *ctx); /* nothing of the model before is used any more. [step], once */
+	void *ctx;
+};
+/* -EBUSY: the model before the last switch still has requests. [any] */
+int ex_engine_switch(struct ex_engine *e, const struct ex_engine_model *m, struct ex_err *err);
+
 void ex_request_cancel(struct ex_request *r);              /* [any] */
 struct ex_request *ex_request_unref(struct ex_request *r); /* [any] */
 const char *ex_request_id(const struct ex_request *r);     /* "req-…" */
+void *ex_request_user(const struct ex_request *r);         /* of the model that answers it at the moment [step] */
 
 struct ex_engine_stat {
 	uint32_t running, waiting, max_batch, pages_used, n_pages, page_tokens, n_ctx;
 	uint64_t prompt_tokens, generation_tokens;
+	uint32_t n_before;    /* requests of the model before, running or waiting */
+	uint64_t n_moved;     /* requests that went over to another model */
 	uint64_t n_preempted; /* sequences pushed out of the batch for want of pages, to be recomputed */
 	double tokens_per_s;  /* generated, last 10 s */
 };
 void ex_engine_stat(struct ex_engine *e, struct ex_engine_stat *ret); /* [any] */
-uint64_t ex_engine_turns(const struct ex_engine *e); /* for the watchdog: grows while stepping or idle */
+uint64_t ex_engine_turns(struct ex_engine *e); /* for the watchdog: grows while stepping or idle */
 
 #endif

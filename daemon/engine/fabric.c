@@ -212,6 +212,7 @@ void ex_fabric_send(struct ex_dispatch *d, struct fleet_host *h, const uint64_t 
 	uint32_t n_rows = number_rows(d, jobs);
 	const struct ex_frame_request f = {
 		.id = id,
+		.epoch = d->o.epoch,
 		.sent_ns = now,
 		.layer = d->layer,
 		.x_dtype = d->o.x_dtype,

@@ -94,6 +94,8 @@ struct fleet_host {
 	bool hello_pending;       /* [control loop] */
 	bool hello_answered;      /* [control loop] by a message, good or not */
 	bool hello_good;          /* Hello was accepted: a stream may be opened */
+	bool refused;             /* at the last Hello, for what it is */
+	bool behind;              /* another model than ours is its live one */
 	bool stale;               /* its list of shards is not the newest, or some were loading: ask again */
 	uint64_t revision;        /* of its list, as it counts them */
 	uint64_t *identity; /* [n_layers * n_groups] of its ready shards; 0: not held. Set by ex_host_set_identity */

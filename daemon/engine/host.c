@@ -178,6 +178,8 @@ static void take_hello(struct fleet_host *h, const Expertd__V1__HelloReply *r)
 	forget_shards(h);
 	h->plugin[0] = h->kind[0] = '\0';
 	h->revision = r->revision;
+	h->behind = r->live_digest[0] && strcmp(r->live_digest, d->o.model_digest) != 0;
+	h->refused = false;
 	h->stale = false;
 	for (size_t i = 0; i < r->n_shards; i++) {
 		size_t slot = shard_slot(d, r->shards[i]);
@@ -239,7 +241,9 @@ static void hello_closed(struct ex_stream *s, int status, const char *text, void
 	char why[256];
 	ex_lock_take(&h->d->lock);
 	h->hello_pending = false;
-	bool alive = h->stream != NULL; /* a refresh that failed leaves the stream to judge */
+	h->refused = status == EX_STATUS_FAILED_PRECONDITION;
+	/* a refresh that failed leaves the stream to judge, unless the host does not hold our model any more */
+	bool alive = h->stream && !h->refused;
 	ex_lock_give(&h->d->lock);
 	ex_stream_drop(s);
 	if ((status || !h->hello_answered) && !alive) {
@@ -389,10 +393,11 @@ static void open_stream(struct fleet_host *h)
 	}
 }
 
-static void send_heartbeat(struct ex_stream *s)
+static void send_heartbeat(struct ex_stream *s, uint64_t epoch)
 {
 	Expertd__V1__DispatchRequest q = EXPERTD__V1__DISPATCH_REQUEST__INIT;
 	q.sent_ns = ex_now_ns();
+	q.epoch = epoch; /* so that the host knows whose weights this stream is for */
 	struct ex_out *out = ex_out_pack(&q.base);
 	if (out)
 		ex_stream_send(s, out); /* when it fails, `closed` tells */
@@ -458,7 +463,7 @@ void ex_host_tick_data(struct fleet_host *h, bool trust_clock, bool beat)
 	struct ex_stream *s = h->stream && (beat || open) ? ex_stream_hold(h->stream) : NULL;
 	ex_lock_give(&d->lock);
 	if (s) {
-		send_heartbeat(s);
+		send_heartbeat(s, d->o.epoch);
 		ex_stream_drop(s);
 	}
 }

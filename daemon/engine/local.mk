@@ -2,6 +2,8 @@
 libexpertd_la_SOURCES += \
 	daemon/engine/engine.h daemon/engine/engine.c daemon/engine/impl.h daemon/engine/step.c \
 	daemon/engine/request.c daemon/engine/request.h \
+	daemon/engine/model_calls.c daemon/engine/model_calls.h \
+	daemon/engine/sides.c \
 	daemon/engine/scheduler.c daemon/engine/scheduler.h \
 	daemon/engine/kv.c daemon/engine/kv.h \
 	daemon/engine/sampler.c daemon/engine/sampler.h \

@@ -16,8 +16,10 @@ struct ex_mover {
 	_Atomic uint64_t turns;
 
 	struct ex_lock lock;
-	pthread_cond_t wake;
+	pthread_cond_t wake, turned;
 	/* guarded by lock */
+	bool turning;          /* the thread looks at the fleet */
+	const char *suspended; /* why nothing begins; NULL: it may */
 	bool stop, automatic, poked;
 	struct ex_haul *haul; /* changed by the thread, and by apply when it is over; NULL: none yet */
 	uint64_t go;
@@ -150,16 +152,25 @@ static int start(struct ex_mover *m, const struct ex_planner_opts *planner, cons
 	return 0;
 }
 
+/* Under m->lock. */
+static int check_idle(const struct ex_mover *m, struct ex_err *err)
+{
+	if (m->suspended)
+		return ex_err_set(err, -EBUSY, "%s", m->suspended);
+	if (m->running)
+		return ex_err_set(err, -EBUSY,
+			"plan %llu is being carried out (%s): see fleet status, fleet apply --stop",
+			(unsigned long long)m->go, m->why);
+	return 0;
+}
+
 int ex_mover_apply(struct ex_mover *m, const struct ex_planner_opts *o, struct ex_err *err, uint64_t *ret_go)
 {
 	ex_lock_take(&m->lock);
-	int rc = m->running ? -EBUSY : start(m, o, "asked for by an operator");
-	if (rc == -EBUSY)
-		ex_err_set(err, rc, "plan %llu is being carried out (%s): see fleet status, fleet apply --stop",
-			(unsigned long long)m->go, m->why);
-	else if (rc < 0)
+	int rc = check_idle(m, err);
+	if (rc == 0 && (rc = start(m, o, "asked for by an operator")) < 0)
 		ex_err_errno(err, rc, "cannot begin");
-	else
+	if (rc == 0)
 		*ret_go = m->go;
 	ex_lock_give(&m->lock);
 	return rc;
@@ -173,6 +184,30 @@ int ex_mover_stop(struct ex_mover *m, struct ex_err *err)
 		ex_haul_stop(m->haul);
 	ex_lock_give(&m->lock);
 	return rc;
+}
+
+int ex_mover_suspend(struct ex_mover *m, const char *why, struct ex_err *err)
+{
+	ex_lock_take(&m->lock);
+	int rc = check_idle(m, err);
+	if (rc == 0)
+		m->suspended = why;
+	while (rc == 0 && m->turning)
+		ex_cond_wait(&m->turned, &m->lock);
+	ex_lock_give(&m->lock);
+	return rc;
+}
+
+void ex_mover_resume(struct ex_mover *m, struct ex_dispatch *d, const char *model_digest)
+{
+	ex_lock_take(&m->lock);
+	assert(m->suspended && !m->running);
+	while (m->turning)
+		ex_cond_wait(&m->turned, &m->lock);
+	m->o.dispatch = d;
+	ex_porter_set_model(m->porter, model_digest);
+	m->suspended = NULL;
+	ex_lock_give(&m->lock);
 }
 
 bool ex_mover_set_auto(struct ex_mover *m, bool automatic)
@@ -200,7 +235,7 @@ static void begin_auto(struct ex_mover *m, bool repair, const char *why)
 {
 	const struct ex_planner_opts o = auto_opts(m, repair);
 	ex_lock_take(&m->lock);
-	if (!m->running && start(m, &o, why) == 0)
+	if (!m->running && !m->suspended && start(m, &o, why) == 0)
 		m->is_repair = repair;
 	ex_lock_give(&m->lock);
 }
@@ -277,7 +312,7 @@ static void note_end(struct ex_mover *m, const struct ex_haul_sum *s)
 static bool turn(struct ex_mover *m)
 {
 	ex_lock_take(&m->lock);
-	bool running = m->running, automatic = m->automatic;
+	bool running = m->running, automatic = m->automatic && !m->suspended;
 	struct ex_haul *haul = m->haul; /* nobody takes its place while it runs */
 	ex_lock_give(&m->lock);
 	if (running && !ex_haul_step(haul, ex_now_ns())) {
@@ -302,11 +337,14 @@ static void *mover_main(void *arg)
 	ex_lock_take(&m->lock);
 	while (!m->stop) {
 		m->poked = false;
+		m->turning = true;
 		ex_lock_give(&m->lock);
 		bool running = turn(m);
 		atomic_fetch_add_explicit(&m->turns, 1, memory_order_relaxed);
 		uint64_t until = ex_now_ns() + (running ? EX_MOVER_TICK_MS : EX_MOVER_IDLE_MS) * EX_NS_PER_MS;
 		ex_lock_take(&m->lock);
+		m->turning = false;
+		pthread_cond_broadcast(&m->turned);
 		if (!m->stop && !m->poked && m->running == running)
 			ex_cond_wait_until(&m->wake, &m->lock, until);
 	}
@@ -346,6 +384,7 @@ int ex_mover_new(const struct ex_mover_opts *o, struct ex_err *err, struct ex_mo
 	m->automatic = o->automatic;
 	ex_lock_init(&m->lock, "mover");
 	ex_cond_init(&m->wake);
+	ex_cond_init(&m->turned);
 	const struct ex_porter_opts po = {.loop = o->loop,
 		.tls = o->tls,
 		.node = o->node,
@@ -359,6 +398,7 @@ int ex_mover_new(const struct ex_mover_opts *o, struct ex_err *err, struct ex_mo
 	if (rc < 0) {
 		ex_porter_free(m->porter);
 		pthread_cond_destroy(&m->wake);
+		pthread_cond_destroy(&m->turned);
 		ex_lock_done(&m->lock);
 		free(m);
 		return ex_err_errno(err, rc, "cannot start the mover");
@@ -379,6 +419,7 @@ struct ex_mover *ex_mover_free(struct ex_mover *m)
 	ex_haul_free(m->haul); /* releases its claims */
 	ex_porter_free(m->porter);
 	pthread_cond_destroy(&m->wake);
+	pthread_cond_destroy(&m->turned);
 	ex_lock_done(&m->lock);
 	free(m);
 	return NULL;

@@ -19,7 +19,8 @@
 struct ex_mover;
 
 struct ex_mover_opts {
-	struct ex_dispatch *dispatch; /* borrowed, as all below; outlives the mover */
+	struct ex_dispatch
+		*dispatch; /* borrowed, as all below; outlives the mover, or is exchanged while it is suspended */
 	struct ex_loop *loop;
 	struct ex_tls *tls;
 	const char *node, *model_digest;
@@ -44,6 +45,11 @@ struct ex_mover *ex_mover_free(struct ex_mover *m);
 int ex_mover_apply(struct ex_mover *m, const struct ex_planner_opts *o, struct ex_err *err, uint64_t *ret_go);
 /* -ENOENT: nothing is being carried out. [any] */
 int ex_mover_stop(struct ex_mover *m, struct ex_err *err);
+/* The fleet is somebody else's until the resume: no plan begins, and nobody looks at the dispatch any more when this returns. why (static) is
+ * what apply is refused with. -EBUSY: a plan is being carried out. [any but mover] */
+int ex_mover_suspend(struct ex_mover *m, const char *why, struct ex_err *err);
+/* The fleet that serves this model now; borrowed. [any but mover] */
+void ex_mover_resume(struct ex_mover *m, struct ex_dispatch *d, const char *model_digest);
 bool ex_mover_set_auto(struct ex_mover *m, bool automatic); /* returns what it was before [any] */
 
 /* What is under way, or was last. [any] */

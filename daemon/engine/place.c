@@ -120,7 +120,7 @@ static void add_local(struct input *in, struct ex_dispatch *d)
 	uint64_t held = 0;
 	for (size_t i = 0; d->o.local && i < in->n_shards; i++) {
 		const struct ex_shard_id *id = &in->shards[i].id;
-		struct ex_generation *g = ex_registry_pin(d->o.registry, id->layer, id->first_expert);
+		struct ex_generation *g = ex_registry_pin_epoch(d->o.registry, d->o.epoch, id->layer, id->first_expert);
 		if (!g)
 			continue;
 		ex_generation_unpin(g);

@@ -215,6 +215,12 @@ int ex_porter_new(const struct ex_porter_opts *o, struct ex_porter **ret)
 	return 0;
 }
 
+void ex_porter_set_model(struct ex_porter *p, const char *model_digest)
+{
+	assert(!p->first);
+	p->o.model_digest = model_digest;
+}
+
 struct ex_porter *ex_porter_free(struct ex_porter *p)
 {
 	if (!p)

@@ -18,6 +18,8 @@ struct ex_porter_opts {
 };
 int ex_porter_new(const struct ex_porter_opts *o, struct ex_porter **ret);
 struct ex_porter *ex_porter_free(struct ex_porter *p);
+/* What is claimed from now on is claimed for another model; borrowed. There are no claims. */
+void ex_porter_set_model(struct ex_porter *p, const char *model_digest);
 
 /* All of one thread, not a loop's. */
 

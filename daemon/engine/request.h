@@ -25,6 +25,8 @@ struct ex_request {
 	char *stop_bytes;
 	uint64_t submitted_ns;
 
+	struct ex_side *side; /* that answers it; a user of it until the end. [step] once it was taken */
+
 	/* [step] */
 	struct ex_seq seq;
 	struct ex_text text;

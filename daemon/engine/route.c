@@ -73,7 +73,7 @@ static uint64_t local_identity(const struct ex_dispatch *d, const struct shard_j
 {
 	if (!d->o.local || j->local_failed)
 		return 0;
-	struct ex_generation *g = ex_registry_pin(d->o.registry, d->layer, j->s->first_expert);
+	struct ex_generation *g = ex_registry_pin_epoch(d->o.registry, d->o.epoch, d->layer, j->s->first_expert);
 	if (!g)
 		return 0;
 	uint64_t identity = ex_generation_identity(g);
@@ -258,6 +258,7 @@ static void submit_local(struct ex_dispatch *d, struct shard_job *j)
 	const struct ex_plan_shard *s = j->s;
 	j->local = false;
 	j->work = (struct ex_work){
+		.epoch = d->o.epoch,
 		.layer = d->layer,
 		.first_expert = s->first_expert,
 		.n_experts = s->n_experts,

@@ -98,6 +98,7 @@ static bool take_request(struct ex_router_service *s, struct ex_rpc *rpc, struct
 /* --- prompts --------------------------------------------------------------------------------------------- */
 
 struct prompt {
+	const struct ex_side *side; /* that it is encoded for */
 	uint32_t *ids;
 	size_t n, cap;
 	bool starts_thinking;
@@ -106,20 +107,22 @@ struct prompt {
 static int encode_text(const struct ex_router_service *s, const char *text, struct ex_err *err, struct prompt *p)
 {
 	size_t n = strlen(text);
-	if (!s->o.tokenizer)
+	const struct ex_tokenizer *t = ex_side_tokenizer(p->side);
+	if (!t)
 		return ex_err_set(err, -ENOTSUP, "the model has no tokenizer: send token ids");
 	if (n > s->o.prompt_bytes_max)
 		return ex_err_set(
 			err, -E2BIG, "the prompt has %zu bytes, at most %u are taken", n, s->o.prompt_bytes_max);
-	unsigned flags = ex_tokenizer_bos(s->o.tokenizer) >= 0 ? EX_ENCODE_BOS : 0;
-	return ex_tokenizer_encode(s->o.tokenizer, text, n, flags, err, &p->ids, &p->n, &p->cap);
+	unsigned flags = ex_tokenizer_bos(t) >= 0 ? EX_ENCODE_BOS : 0;
+	return ex_tokenizer_encode(t, text, n, flags, err, &p->ids, &p->n, &p->cap);
 }
 
 static int encode_chat(
 	const struct ex_router_service *s, const Expertd__V1__ChatPrompt *chat, struct ex_err *err, struct prompt *p)
 {
 	size_t bytes = 0;
-	if (!s->o.chat)
+	const struct ex_chat *template = ex_side_chat(p->side);
+	if (!template)
 		return ex_err_set(
 			err, -ENOTSUP, "the model has no chat template that is understood: send text or token ids");
 	EX_CLEANUP(ex_freep) struct ex_chat_message *m = ex_calloc(chat->n_messages, sizeof *m);
@@ -132,8 +135,8 @@ static int encode_chat(
 	if (bytes > s->o.prompt_bytes_max)
 		return ex_err_set(
 			err, -E2BIG, "the messages have %zu bytes, at most %u are taken", bytes, s->o.prompt_bytes_max);
-	p->starts_thinking = ex_chat_starts_thinking(s->o.chat);
-	return ex_chat_encode(s->o.chat, m, chat->n_messages, err, &p->ids, &p->n, &p->cap);
+	p->starts_thinking = ex_chat_starts_thinking(template);
+	return ex_chat_encode(template, m, chat->n_messages, err, &p->ids, &p->n, &p->cap);
 }
 
 static int copy_tokens(const Expertd__V1__TokenPrompt *tokens, struct ex_err *err, struct prompt *p)
@@ -147,10 +150,10 @@ static int copy_tokens(const Expertd__V1__TokenPrompt *tokens, struct ex_err *er
 }
 
 /* A prompt that was not made by the template begins the answer inside the reasoning when its last think token opens. */
-static bool ends_thinking(const struct ex_router_service *s, const struct prompt *p)
+static bool ends_thinking(const struct prompt *p)
 {
 	int64_t open, close;
-	ex_text_think_ids(s->o.tokenizer, s->o.chat, &open, &close);
+	ex_text_think_ids(ex_side_tokenizer(p->side), ex_side_chat(p->side), &open, &close);
 	for (size_t i = p->n; i-- > 0;) {
 		if ((int64_t)p->ids[i] == close)
 			return false;
@@ -176,7 +179,7 @@ static int take_prompt(
 	default:
 		return ex_err_set(err, -EINVAL, "the request has no prompt");
 	}
-	p->starts_thinking = !rc && ends_thinking(s, p);
+	p->starts_thinking = !rc && ends_thinking(p);
 	return rc;
 }
 
@@ -222,14 +225,15 @@ static void on_started(void *ctx, struct ex_request *r, uint32_t prompt_tokens)
 	send_reply(c, &reply); /* if it fails, the first delta tells the engine */
 }
 
-static void fill_logprob(const struct call *c, uint32_t id, float logprob, Expertd__V1__TokenLogprob *ret)
+static void fill_logprob(
+	const struct ex_tokenizer *tokenizer, uint32_t id, float logprob, Expertd__V1__TokenLogprob *ret)
 {
 	size_t n = 0;
 	expertd__v1__token_logprob__init(ret);
 	ret->id = id;
 	ret->logprob = logprob;
-	if (c->s->o.tokenizer) {
-		ret->text.data = (uint8_t *)ex_tokenizer_bytes(c->s->o.tokenizer, id, &n);
+	if (tokenizer) {
+		ret->text.data = (uint8_t *)ex_tokenizer_bytes(tokenizer, id, &n);
 		ret->text.len = n;
 	}
 }
@@ -250,9 +254,9 @@ static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
 	delta.n_ids = d->n_ids;
 	delta.ids = (uint32_t *)d->ids;
 	if (d->logprobs) {
-		fill_logprob(c, d->logprobs->id, d->logprobs->logprob, &token);
+		fill_logprob(d->tokenizer, d->logprobs->id, d->logprobs->logprob, &token);
 		for (uint32_t i = 0; i < d->logprobs->n_top; i++) {
-			fill_logprob(c, d->logprobs->top[i].id, d->logprobs->top[i].logprob, &top[i]);
+			fill_logprob(d->tokenizer, d->logprobs->top[i].id, d->logprobs->top[i].logprob, &top[i]);
 			tops[i] = &top[i];
 		}
 		token.n_top = d->logprobs->n_top;
@@ -314,6 +318,7 @@ static struct ex_request_params request_params(
 		.keep_special = q->keep_special,
 		.want_logits = q->want_logits != 0,
 		.starts_thinking = p->starts_thinking,
+		.side = (struct ex_side *)p->side,
 		.sink = {.started = on_started, .delta = on_delta, .finished = on_finished, .ctx = c},
 	};
 	if (q->sampling)
@@ -335,7 +340,8 @@ static int check_model(const struct ex_router_service *s, const char *model, str
 
 static int submit(struct call *c, const Expertd__V1__GenerateRequest *q, struct ex_err *err)
 {
-	struct prompt p = {0};
+	struct ex_side *side = ex_engine_hold(c->s->o.engine);
+	struct prompt p = {.side = side};
 	int rc = check_model(c->s, q->model, err);
 	if (!rc)
 		rc = take_prompt(c->s, q, err, &p);
@@ -353,6 +359,7 @@ static int submit(struct call *c, const Expertd__V1__GenerateRequest *q, struct 
 		if (atomic_load(&c->is_over))
 			let_go(c);
 	}
+	ex_engine_release(c->s->o.engine, side);
 	free(p.ids);
 	return rc;
 }
@@ -425,14 +432,17 @@ static int tokenize(
 static void read_tokenize(struct ex_router_service *s, struct ex_rpc *rpc, struct ex_msg *m)
 {
 	struct ex_err err = EX_ERR_INIT;
-	struct prompt p = {0};
+	struct prompt p = {.n = 0};
 	Expertd__V1__TokenizeReply reply = EXPERTD__V1__TOKENIZE_REPLY__INIT;
 	if (ex_rpc_cancelled(rpc)) {
 		ex_msg_free(m);
 		return;
 	}
 	ProtobufCMessage *q = unpack_request(m, &expertd__v1__tokenize_request__descriptor, &err);
+	struct ex_side *side = ex_engine_hold(s->o.engine);
+	p.side = side;
 	int rc = q ? tokenize(s, (const Expertd__V1__TokenizeRequest *)q, &err, &p) : -EINVAL;
+	ex_engine_release(s->o.engine, side);
 	reply.n_ids = p.n;
 	reply.ids = p.ids;
 	struct ex_out *out = rc ? NULL : ex_out_pack(&reply.base);

@@ -9,8 +9,6 @@
 struct ex_router_service;
 struct ex_router_service_opts {
 	struct ex_engine *engine; /* borrowed, as all */
-	const struct ex_tokenizer *tokenizer;
-	const struct ex_chat *chat;
 	const char *model_name;
 	uint64_t reply_bytes_max; /* queued towards a client that does not read; beyond it the request is cancelled */
 	uint32_t prompt_bytes_max;

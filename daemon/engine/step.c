@@ -20,7 +20,7 @@ static void observe_end(struct ex_engine *e, const struct ex_request *r, enum ex
 void ex_engine_finish(struct ex_engine *e, struct ex_request *r, enum ex_finish reason, const char *error)
 {
 	uint64_t now = ex_now_ns();
-	ex_sched_remove(&e->sched, &r->seq);
+	ex_sched_remove(&r->side->sched, &r->seq);
 	observe_end(e, r, reason, now);
 	const struct ex_finished f = {
 		.reason = reason,
@@ -35,7 +35,8 @@ void ex_engine_finish(struct ex_engine *e, struct ex_request *r, enum ex_finish 
 	};
 	if (r->p.sink.finished)
 		r->p.sink.finished(r->p.sink.ctx, r, &f);
-	e->n_started -= r->started;
+	r->side->n_started -= r->started;
+	ex_sides_leave(e, EX_TAKE(r->side));
 	ex_lock_take(&e->lock);
 	e->n_live--;
 	pthread_cond_broadcast(&e->idle);
@@ -43,10 +44,11 @@ void ex_engine_finish(struct ex_engine *e, struct ex_request *r, enum ex_finish 
 	ex_request_unref(r);
 }
 
-static bool is_eos(const struct ex_engine *e, uint32_t id)
+static bool is_eos(const struct ex_request *r, uint32_t id)
 {
-	for (uint32_t i = 0; i < e->o.config->n_eos; i++)
-		if (e->o.config->eos_id[i] == id)
+	const struct ex_model_config *c = r->side->m.config;
+	for (uint32_t i = 0; i < c->n_eos; i++)
+		if (c->eos_id[i] == id)
 			return true;
 	return false;
 }
@@ -68,9 +70,9 @@ static void observe_token(struct ex_engine *e, struct ex_request *r)
 }
 
 /* Why r ends after its newest token, 0 when it goes on. */
-static enum ex_finish ends(const struct ex_engine *e, const struct ex_request *r, uint32_t id)
+static enum ex_finish ends(const struct ex_request *r, uint32_t id)
 {
-	if ((!r->p.ignore_eos && is_eos(e, id)) || r->text.stopped)
+	if ((!r->p.ignore_eos && is_eos(r, id)) || r->text.stopped)
 		return EX_FINISH_STOP;
 	return ex_request_n_generated(r) == r->max_tokens ? EX_FINISH_LENGTH : 0;
 }
@@ -90,6 +92,7 @@ static bool deliver(struct ex_request *r, uint32_t id, const float *logits, uint
 		.n_reasoning = t->reasoning.n,
 		.ids = &id,
 		.n_ids = 1,
+		.tokenizer = r->side->m.tokenizer,
 		.logprobs = r->p.logprobs ? &r->logprob : NULL,
 		.thinking = r->thinking,
 		.control = r->control,
@@ -105,8 +108,8 @@ static bool deliver(struct ex_request *r, uint32_t id, const float *logits, uint
 static bool is_let_through(const struct ex_engine *e, const struct ex_request *r, float *logits)
 {
 	const struct ex_sink *s = &r->p.sink;
-	return !s->mask || s->mask(s->ctx, logits, e->o.config->vocab_size, r->text.thinking,
-				   r->max_tokens - ex_request_n_generated(r));
+	return !s->mask ||
+	       s->mask(s->ctx, logits, e->vocab, r->text.thinking, r->max_tokens - ex_request_n_generated(r));
 }
 
 /* Chooses r's next token from its logits, hands over what it gives, and ends r when that was the last. */
@@ -125,17 +128,17 @@ static void take_token(struct ex_engine *e, struct ex_request *r, float *logits)
 		ex_sampler_logprobs(e->sampler, logits, id, r->p.top_logprobs, &r->logprob);
 	r->ids[r->seq.n_ids++] = id;
 	observe_token(e, r);
-	const bool end = is_eos(e, id) && !r->p.ignore_eos;
+	const bool end = is_eos(r, id) && !r->p.ignore_eos;
 	r->thinking = r->text.thinking;
 	r->control = end || is_think_tag(r, id);
 	r->n_reasoning += r->thinking;
 	bool stored = end || ex_text_push(&r->text, id);
-	enum ex_finish reason = ends(e, r, id);
+	enum ex_finish reason = ends(r, id);
 	if (reason && stored)
 		stored = ex_text_flush(&r->text);
 	if (!stored)
 		ex_engine_finish(e, r, EX_FINISH_NO_RESOURCE, "out of memory for the text");
-	else if (!deliver(r, id, logits, e->o.config->vocab_size))
+	else if (!deliver(r, id, logits, e->vocab))
 		ex_engine_finish(e, r, EX_FINISH_CANCELLED, "the client does not read");
 	else if (reason)
 		ex_engine_finish(e, r, reason, NULL);
@@ -144,7 +147,8 @@ static void take_token(struct ex_engine *e, struct ex_request *r, float *logits)
 static void after_rows(struct ex_engine *e, struct ex_request *r, const char *failure)
 {
 	struct ex_seq *q = &r->seq;
-	const uint32_t *sends = e->o.dispatch ? ex_dispatch_row_sends(e->o.dispatch) : NULL;
+	const struct ex_dispatch *d = r->side->m.dispatch;
+	const uint32_t *sends = d ? ex_dispatch_row_sends(d) : NULL;
 	bool failed = false;
 	for (uint32_t i = q->first_row; i < q->first_row + q->n_rows; i++) {
 		failed |= e->row_failed[i] != 0;
@@ -158,20 +162,21 @@ static void after_rows(struct ex_engine *e, struct ex_request *r, const char *fa
 	}
 	q->n_cached += q->n_rows;
 	if (q->logits_i != UINT32_MAX)
-		take_token(e, r, e->logits + (size_t)q->logits_i * e->o.config->vocab_size);
+		take_token(e, r, e->logits + (size_t)q->logits_i * e->vocab);
 }
 
-void ex_engine_step(struct ex_engine *e)
+void ex_engine_step(struct ex_engine *e, struct ex_side *side)
 {
+	struct ex_dispatch *d = side->m.dispatch;
 	struct ex_err err = EX_ERR_INIT;
 	char failure[EX_ERR_TEXT_MAX];
 	uint32_t n = 0;
-	ex_sched_plan(&e->sched, &e->rows);
+	ex_sched_plan(&side->sched, &e->rows);
 	if (!e->rows.n)
 		return;
-	for (uint32_t i = 0; i < e->sched.n_running; i++)
-		if (e->sched.running[i]->n_rows)
-			e->batch[n++] = ex_request_of(e->sched.running[i]);
+	for (uint32_t i = 0; i < side->sched.n_running; i++)
+		if (side->sched.running[i]->n_rows)
+			e->batch[n++] = ex_request_of(side->sched.running[i]);
 	struct ex_step s = {
 		.n = e->rows.n,
 		.ids = e->rows.ids,
@@ -182,11 +187,11 @@ void ex_engine_step(struct ex_engine *e)
 		.logit_rows = e->rows.logit_rows,
 		.logits = e->logits,
 	};
-	if (e->o.dispatch)
-		ex_dispatch_step_begins(e->o.dispatch);
-	int rc = ex_trunk_step(e->o.trunk, e->moe, &s, &err);
+	if (d)
+		ex_dispatch_step_begins(d);
+	int rc = ex_trunk_step(side->m.trunk, side->moe, &s, &err);
 	snprintf(failure, sizeof failure, "routed experts are not available: %s",
-		e->o.dispatch ? ex_dispatch_failure(e->o.dispatch) : "rows failed");
+		d ? ex_dispatch_failure(d) : "rows failed");
 	for (uint32_t i = 0; i < n; i++)
 		if (rc)
 			ex_engine_finish(e, e->batch[i], EX_FINISH_NO_RESOURCE, ex_err_text(&err));

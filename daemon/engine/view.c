@@ -18,7 +18,7 @@ static bool is_local(struct ex_dispatch *d, const struct ex_shard_id *id)
 {
 	if (!d->o.local)
 		return false;
-	struct ex_generation *g = ex_registry_pin(d->o.registry, id->layer, id->first_expert);
+	struct ex_generation *g = ex_registry_pin_epoch(d->o.registry, d->o.epoch, id->layer, id->first_expert);
 	if (g)
 		ex_generation_unpin(g);
 	return g != NULL;
@@ -222,6 +222,9 @@ static void view_host(struct ex_dispatch *d, const struct fleet_host *h, struct 
 			 : h->drained              ? EX_HOST_DRAINING
 			 : h->distrusted           ? EX_HOST_SUSPECT
 						   : EX_HOST_READY,
+		.drained = h->drained,
+		.refused = h->refused && !h->stream,
+		.behind = h->behind && ex_host_usable(h),
 		.n_shards = h->n_shards,
 		.n_alone = ex_host_usable(h) ? count_alone(d, h, NULL) : 0,
 		.n_frames = count_frames(d, h),

@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FROZEN "a switch to another model is under way on this host: shards cannot be changed until it is over"
-
 /* A model that is held. */
 struct held {
 	struct ex_weights *w; /* a reference; NULL: none is held */
@@ -168,6 +166,15 @@ static int make_place(struct ex_epochs *e, struct ex_err *err)
 	return 0;
 }
 
+/* What a router moves here while the shards are listed would be missing in the next model. */
+static int check_claims(struct ex_epochs *e, struct ex_err *err)
+{
+	char router[EX_MOVES_ROUTER_MAX];
+	if (e->o.claimed && e->o.claimed(e->o.ctx, router))
+		return ex_err_set(err, -EBUSY, "router %s moves shards on this host: see fleet status there", router);
+	return 0;
+}
+
 int ex_epochs_prepare(struct ex_epochs *e, const struct ex_epochs_ask *ask, struct ex_err *err)
 {
 	EX_CLEANUP(ex_weights_closep) struct ex_weights *w = NULL;
@@ -181,7 +188,9 @@ int ex_epochs_prepare(struct ex_epochs *e, const struct ex_epochs_ask *ask, stru
 	e->used_ns = ex_now_ns();
 	if (e->next.w && strcmp(ask->digest, e->next.digest) == 0)
 		return 0;
-	int rc = make_place(e, err);
+	int rc = check_claims(e, err);
+	if (rc == 0)
+		rc = make_place(e, err);
 	if (rc == 0)
 		rc = open_next(e, ask, err, &w);
 	if (rc == 0)
@@ -192,7 +201,7 @@ int ex_epochs_prepare(struct ex_epochs *e, const struct ex_epochs_ask *ask, stru
 		ex_registry_unstage(e->o.registry);
 		return ex_err_errno(err, -ENOMEM, "cannot keep '%s'", ask->dir);
 	}
-	ex_swapper_freeze(e->o.swapper, FROZEN);
+	ex_swapper_freeze(e->o.swapper, EX_EPOCHS_FROZEN);
 	ex_lock_take(&e->lock);
 	e->next = next;
 	ex_lock_give(&e->lock);
@@ -209,7 +218,9 @@ static void renew_entry(void *ctx, struct ex_published_entry *entry)
 	struct ex_generation *g =
 		ex_registry_pin_epoch(e->o.registry, e->next.epoch, entry->id.layer, entry->id.first_expert);
 	entry->identity[0] = '\0';
-	if (g && *entry->plugin)
+	/* another plugin may compute it, when this one is set aside or does not load */
+	const char *sha256 = *entry->sha256 ? entry->sha256 : ex_plugin_sha256(e->o.plugin);
+	if (g && *entry->plugin && strcmp(ex_plugin_sha256(ex_generation_code(g)), sha256) == 0)
 		snprintf(entry->identity, sizeof entry->identity, "%s", ex_generation_identity_text(g));
 	ex_generation_unpin(g);
 }

@@ -10,11 +10,15 @@
 #ifndef EX_EXPERT_EPOCHS_H
 #define EX_EXPERT_EPOCHS_H
 
+#include "expert/moves.h"
 #include "expert/service.h"
 #include "expert/swap.h"
 #include <limits.h>
 
 #define EX_EPOCHS_UNUSED_NS (600 * UINT64_C(1000000000))
+
+#define EX_EPOCHS_FROZEN                                                                                               \
+	"a switch to another model is under way on this host: shards cannot be changed until it is over"
 
 struct ex_epochs;
 
@@ -39,6 +43,8 @@ struct ex_epochs_opts {
 	uint32_t n_groups;
 	/* Streams of routers that use the weights of that epoch. [loader] */
 	unsigned (*users)(void *ctx, uint64_t epoch);
+	/* The router that moves shards here; NULL: none ever does. [loader] */
+	bool (*claimed)(void *ctx, char router[static EX_MOVES_ROUTER_MAX]);
 	/* Leaves on the disk that this model is the live one. [loader] */
 	int (*keep)(void *ctx, const char *dir, const char *digest, uint64_t decided_us, struct ex_err *err);
 	/* w in dir is the live model; a reference is to be taken. Returns when nobody looks at the one before any more. [loader] */

@@ -16,9 +16,9 @@ typedef Expertd__V1__MoveRequest move_request;
 /* One stream. Freed by whoever is last: its `done`, or the end of its move. */
 struct session {
 	struct ex_moves *m;
-	struct ex_rpc *rpc; /* borrowed; a move holds it */
-	char router[64];    /* "": has not said */
-	bool busy, over;    /* a move is with the swapper; the call has ended. Guarded by m->lock */
+	struct ex_rpc *rpc;               /* borrowed; a move holds it */
+	char router[EX_MOVES_ROUTER_MAX]; /* "": has not said */
+	bool busy, over;                  /* a move is with the swapper; the call has ended. Guarded by m->lock */
 };
 
 struct ex_moves {
@@ -126,13 +126,17 @@ static int take_claim(struct session *s, struct ex_err *err)
 static int claim(struct session *s, const move_request *q, struct ex_err *err)
 {
 	const struct ex_moves_opts *o = &s->m->o;
+	char digest[EX_DIGEST_HEX];
 	if (!o->accept)
 		return ex_err_set(err, -EACCES, "host %s takes no moves: [expert] accept_moves", o->node);
 	if (!*q->router || strlen(q->router) >= sizeof s->router)
 		return ex_err_set(err, -EINVAL, "a router's name has 1 to %zu bytes", sizeof s->router - 1);
-	if (strcmp(q->model_digest, o->model_digest) != 0 || q->expert_groups != o->n_groups)
+	const char *frozen = o->model(o->ctx, digest);
+	if (frozen)
+		return ex_err_set(err, -EBUSY, "host %s: %s", o->node, frozen);
+	if (strcmp(q->model_digest, digest) != 0 || q->expert_groups != o->n_groups)
 		return ex_err_set(err, -EPERM, "host %s holds model %.16s in %u expert groups, not %.16s in %u",
-			o->node, o->model_digest, o->n_groups, q->model_digest, q->expert_groups);
+			o->node, digest, o->n_groups, q->model_digest, q->expert_groups);
 	if (atomic_load_explicit(&s->m->draining, memory_order_relaxed))
 		return ex_err_set(err, -ESHUTDOWN, "host %s is going to stop", o->node);
 	snprintf(s->router, sizeof s->router, "%s", q->router);
@@ -276,6 +280,16 @@ struct ex_moves *ex_moves_free(struct ex_moves *m)
 		free(m);
 	}
 	return NULL;
+}
+
+bool ex_moves_claimed(struct ex_moves *m, char router[static EX_MOVES_ROUTER_MAX])
+{
+	ex_lock_take(&m->lock);
+	bool claimed = m->claimed != NULL;
+	if (claimed)
+		snprintf(router, EX_MOVES_ROUTER_MAX, "%s", m->claimed->router);
+	ex_lock_give(&m->lock);
+	return claimed;
 }
 
 struct ex_method ex_moves_method(struct ex_moves *m, int loop_i)

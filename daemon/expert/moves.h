@@ -11,16 +11,23 @@
 
 struct ex_moves;
 
+#define EX_MOVES_ROUTER_MAX 64
+
 struct ex_moves_opts {
 	struct ex_swapper *swapper; /* borrowed, as all below */
 	struct ex_registry *registry;
-	const char *node, *model_digest;
+	const char *node;
 	uint32_t n_experts, n_groups;
 	bool accept; /* false: every claim is refused */
+	/* The digest of the live model; returns why no router may move anything at the moment, NULL: it may. [cq] */
+	const char *(*model)(void *ctx, char digest[static EX_DIGEST_HEX]);
+	void *ctx;
 };
 int ex_moves_new(const struct ex_moves_opts *o, struct ex_moves **ret);
 /* After the server, and after the swapper that has its commands. [main] */
 struct ex_moves *ex_moves_free(struct ex_moves *m);
+/* The router that has the claim. False: none has. [any] */
+bool ex_moves_claimed(struct ex_moves *m, char router[static EX_MOVES_ROUTER_MAX]);
 struct ex_method ex_moves_method(struct ex_moves *m, int loop_i);
 /* The host is going to stop: what comes from now on is refused. [any] */
 void ex_moves_drain(struct ex_moves *m);

@@ -41,9 +41,9 @@ static void put_logprob(struct ex_str *out, const struct ex_tokenizer *t, const 
 }
 
 /* A control token is no part of the answer. */
-static bool has_logprob(const struct ex_reply_head *h, const struct ex_delta *d)
+static bool has_logprob(const struct ex_delta *d)
 {
-	return d->logprobs && !d->control && !(h->tokenizer && ex_tokenizer_is_special(h->tokenizer, d->logprobs->id));
+	return d->logprobs && !d->control && !(d->tokenizer && ex_tokenizer_is_special(d->tokenizer, d->logprobs->id));
 }
 
 /* --- whole answers --------------------------------------------------------------------------------------- */
@@ -56,16 +56,16 @@ void ex_reply_choice_done(struct ex_reply_choice *c)
 		ex_str_done(&c->logs[i]);
 }
 
-static void add_to_chat(struct ex_reply_choice *c, const struct ex_reply_head *h, const struct ex_delta *d)
+static void add_to_chat(struct ex_reply_choice *c, const struct ex_delta *d)
 {
 	ex_str_addn(&c->text, d->text ? d->text : "", d->n_text);
 	ex_str_addn(&c->reasoning, d->reasoning ? d->reasoning : "", d->n_reasoning);
 	c->reasoned |= d->thinking;
-	if (!has_logprob(h, d))
+	if (!has_logprob(d))
 		return;
 	struct ex_str *list = &c->logs[d->thinking];
 	ex_str_add(list, list->n ? "," : "");
-	put_logprob(list, h->tokenizer, d->logprobs);
+	put_logprob(list, d->tokenizer, d->logprobs);
 }
 
 bool ex_reply_choice_add(struct ex_reply_choice *c, const struct ex_reply_head *h, const struct ex_delta *d)
@@ -73,7 +73,7 @@ bool ex_reply_choice_add(struct ex_reply_choice *c, const struct ex_reply_head *
 	if (h->completion)
 		ex_completion_add(c, h, d);
 	else
-		add_to_chat(c, h, d);
+		add_to_chat(c, d);
 	bool kept = !c->text.oom && !c->reasoning.oom;
 	for (size_t i = 0; i < EX_REPLY_LOGS; i++)
 		kept = kept && !c->logs[i].oom;
@@ -195,8 +195,7 @@ void ex_reply_event_role(const struct ex_reply_head *h, uint32_t index, bool usa
 	end_event(NULL, usage_null, out);
 }
 
-static void put_delta(
-	const struct ex_reply_head *h, uint32_t index, const struct ex_delta *d, bool logprob, struct ex_str *out)
+static void put_delta(uint32_t index, const struct ex_delta *d, bool logprob, struct ex_str *out)
 {
 	ex_str_addf(out, "{\"index\":%u,\"delta\":{", index);
 	if (d->n_reasoning)
@@ -208,7 +207,7 @@ static void put_delta(
 	ex_str_add(out, "},\"logprobs\":");
 	if (logprob) {
 		ex_str_add(out, d->thinking ? "{\"content\":[],\"reasoning_content\":[" : "{\"content\":[");
-		put_logprob(out, h->tokenizer, d->logprobs);
+		put_logprob(out, d->tokenizer, d->logprobs);
 		ex_str_add(out, "]}");
 	} else {
 		ex_str_add(out, "null");
@@ -219,14 +218,14 @@ static void put_delta(
 void ex_reply_event_delta(const struct ex_reply_head *h, struct ex_reply_choice *c, uint32_t index,
 	const struct ex_delta *d, bool usage_null, struct ex_str *out)
 {
-	const bool logprob = has_logprob(h, d);
+	const bool logprob = has_logprob(d);
 	if (!d->n_text && !d->n_reasoning && !logprob)
 		return;
 	begin_event(h, out);
 	if (h->completion)
 		ex_completion_delta(h, c, index, d, out);
 	else
-		put_delta(h, index, d, logprob, out);
+		put_delta(index, d, logprob, out);
 	end_event(NULL, usage_null, out);
 }
 

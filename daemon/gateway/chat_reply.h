@@ -10,9 +10,8 @@
 struct ex_reply_head {
 	const char *id, *model, *fingerprint;
 	uint64_t created_s;
-	const struct ex_tokenizer *tokenizer; /* for log-probabilities */
-	bool completion;                      /* not a chat's */
-	const char *echo;                     /* of a completion: comes before its text; NULL: nothing does */
+	bool completion;  /* not a chat's */
+	const char *echo; /* of a completion: comes before its text; NULL: nothing does */
 };
 
 /* One choice. The texts are those of a whole answer. */

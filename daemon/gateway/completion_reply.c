@@ -54,12 +54,12 @@ static void add_logs(struct ex_reply_choice *c, const struct ex_reply_head *h, c
 		return;
 	for (size_t i = 0; i < EX_REPLY_LOGS; i++)
 		ex_str_add(&c->logs[i], c->logs[i].n ? "," : "");
-	put_token(&c->logs[TOKENS], h->tokenizer, l->id);
+	put_token(&c->logs[TOKENS], d->tokenizer, l->id);
 	put_logprob(&c->logs[LOGPROBS], l->logprob);
 	ex_str_add(&c->logs[TOPS], "{");
 	for (uint32_t i = 0; i < l->n_top; i++) {
 		ex_str_add(&c->logs[TOPS], i ? "," : "");
-		put_token(&c->logs[TOPS], h->tokenizer, l->top[i].id);
+		put_token(&c->logs[TOPS], d->tokenizer, l->top[i].id);
 		ex_str_add(&c->logs[TOPS], ":");
 		put_logprob(&c->logs[TOPS], l->top[i].logprob);
 	}

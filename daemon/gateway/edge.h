@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "gateway/admit.h"
+#include "gateway/edge_model.h"
 #include "gateway/topups.h"
 #include "gateway/https.h"
 
@@ -16,12 +17,8 @@ struct ex_gateway_opts {
 	uint32_t socket_mode;   /* of a unix socket */
 	struct ex_https *https; /* NULL: plain HTTP */
 	unsigned n_threads;
-	struct ex_engine *engine; /* borrowed, as all pointers */
-	const struct ex_tokenizer *tokenizer;
-	const struct ex_chat *chat; /* NULL: no chat completions */
-	const uint32_t *eos;        /* [n_eos] ids that end an answer */
-	uint32_t n_eos;
-	const char *model_name, *fingerprint; /* what answers carry */
+	struct ex_engine *engine; /* borrowed, as all pointers; its models' `user` is an ex_edge_model */
+	const char *model_name;   /* what answers carry */
 	const struct ex_admit *admit;
 	struct ex_topups *topups;                         /* whose state is public; NULL: none */
 	uint32_t connections_max, connections_per_ip_max; /* per ip 0: no limit */

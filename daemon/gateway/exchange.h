@@ -60,7 +60,9 @@ struct ex_exchange {
 
 	/* of a generation: fixed before the first choice is submitted */
 	struct ex_chat_ask ask;
-	struct ex_reply_head head;
+	struct ex_side *side;        /* what it is encoded for: held until it is submitted */
+	struct ex_edge_model *model; /* of that side; referenced */
+	struct ex_reply_head head;   /* the fingerprint: guarded by lock */
 	struct ex_prompt prompt;
 	uint32_t n_tokens_max; /* of a choice */
 	struct ex_ticket *ticket;
@@ -84,7 +86,8 @@ struct ex_exchange {
 	size_t out_at;
 	uint64_t waits_since_ns; /* for the engine, 0: not; for keep-alives: since the last byte */
 	uint64_t last_ns;
-	bool running; /* some choice was started */
+	bool running;                         /* some choice was started */
+	char fingerprint[EX_FINGERPRINT_MAX]; /* of the model that answers; head has it */
 	struct ex_usage_tokens used;
 	uint32_t n_choices_open;
 	struct ex_choice *choices; /* [ask.n_choices] */
@@ -144,8 +147,7 @@ struct ex_gateway {
 	struct MHD_Daemon *daemon;
 	struct ex_socket socket;
 	struct ex_jobs *reader;
-	struct ex_json_vocab *json; /* NULL: the vocabulary is not fit for it */
-	uint32_t n_ctx;             /* longest sequence */
+	uint32_t n_ctx; /* longest sequence */
 	uint64_t start_s;
 	struct ex_watch *watch;
 	_Atomic uint64_t bodies_bytes; /* of all requests that were not read yet */

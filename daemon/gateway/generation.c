@@ -20,12 +20,19 @@ static bool wants_null_usage(const struct ex_exchange *x)
 	return x->ask.include_usage;
 }
 
+/* Under the lock. A request may have gone over to another model. */
+static void note_model(struct ex_exchange *x, const struct ex_request *r)
+{
+	const struct ex_edge_model *m = ex_request_user(r);
+	snprintf(x->fingerprint, sizeof x->fingerprint, "%s", ex_edge_model_fingerprint(m));
+}
+
 static void on_started(void *ctx, struct ex_request *r, uint32_t prompt_tokens)
 {
 	struct ex_choice *c = ctx;
 	struct ex_exchange *x = c->x;
-	(void)r;
 	ex_lock_take(&x->lock);
+	note_model(x, r);
 	x->running = true;
 	x->used.prompt_miss = prompt_tokens; /* once for all choices */
 	if (x->ask.stream && !x->ended) {
@@ -81,9 +88,9 @@ static bool on_delta(void *ctx, struct ex_request *r, const struct ex_delta *d)
 	struct ex_choice *c = ctx;
 	struct ex_exchange *x = c->x;
 	const struct ex_admit *admit = x->g->o.admit;
-	(void)r;
 	bool noted = note_token(c, d);
 	ex_lock_take(&x->lock);
+	note_model(x, r);
 	bool taken = take_delta(c, d) && noted;
 	x->used.completion += d->n_ids;
 	x->used.reasoning += d->thinking ? d->n_ids : 0;
@@ -192,6 +199,14 @@ void ex_generation_cancel(struct ex_exchange *x)
 			ex_request_cancel(x->choices[i].request);
 }
 
+/* The engine's requests are users of their own from then on. */
+static void leave_side(struct ex_exchange *x)
+{
+	struct ex_side *side = EX_TAKE(x->side);
+	if (side)
+		ex_engine_release(x->g->o.engine, side);
+}
+
 void ex_generation_done(struct ex_exchange *x)
 {
 	for (uint32_t i = 0; x->choices && i < x->ask.n_choices; i++) {
@@ -201,6 +216,8 @@ void ex_generation_done(struct ex_exchange *x)
 	free(x->choices);
 	free(x->prompt.ids);
 	ex_chat_ask_done(&x->ask);
+	leave_side(x);
+	ex_edge_model_unref(x->model);
 }
 
 /* --- submission ------------------------------------------------------------------------------------------ */
@@ -220,6 +237,7 @@ static int submit_choice(struct ex_choice *c, struct ex_err *err)
 		.top_logprobs = a->top_logprobs,
 		.keep_special = a->kind == EX_ASK_COMPLETION,
 		.starts_thinking = x->prompt.starts_thinking,
+		.side = x->side,
 		.sink = {.started = on_started,
 			.delta = on_delta,
 			.finished = on_finished,
@@ -270,6 +288,7 @@ static void submit(struct ex_exchange *x)
 		failed = true;
 		close_choice(&x->choices[i], &none);
 	}
+	leave_side(x);
 	ex_lock_take(&x->lock);
 	if (!x->error.status && x->ask.stream && !x->ready) {
 		x->ready = true;
@@ -339,8 +358,8 @@ static int encode(struct ex_exchange *x, struct ex_api_error *e)
 {
 	const struct ex_gateway_opts *o = &x->g->o;
 	const struct ex_prompt_opts p = {
-		.tokenizer = o->tokenizer,
-		.chat = o->chat,
+		.tokenizer = ex_side_tokenizer(x->side),
+		.chat = ex_side_chat(x->side),
 		.bytes_max = o->prompt_bytes_max,
 		.n_ctx = x->g->n_ctx,
 	};
@@ -349,7 +368,7 @@ static int encode(struct ex_exchange *x, struct ex_api_error *e)
 	ex_chat_ask_trim(&x->ask);
 	const uint32_t room = x->g->n_ctx - (uint32_t)x->prompt.n;
 	x->n_tokens_max = EX_MIN(x->ask.max_tokens ? x->ask.max_tokens : o->max_tokens_default, room);
-	if (x->ask.json && !x->g->json)
+	if (x->ask.json && !ex_edge_model_json(x->model))
 		return ex_api_error_set(
 			e, 400, "unsupported", "response_format", "the model's vocabulary cannot be held to JSON");
 	if (x->ask.json && x->n_tokens_max < EX_JSON_GUIDE_TOKENS_MIN)
@@ -368,7 +387,7 @@ static int make_choices(struct ex_exchange *x)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++) {
 		choices[i] = (struct ex_choice){.x = x, .index = i};
-		ex_json_guide_init(&choices[i].guide, x->g->json);
+		ex_json_guide_init(&choices[i].guide, ex_edge_model_json(x->model));
 	}
 	ex_lock_take(&x->lock);
 	x->choices = choices;
@@ -390,14 +409,16 @@ static int read_ask(struct ex_exchange *x, struct ex_api_error *e)
 			"the model '%.128s' does not exist here; '%s' does", a->model, o->model_name);
 	if (!a->has_seed && getrandom(&a->sampling.seed, sizeof a->sampling.seed, 0) < 0)
 		return ex_api_error_set(e, 500, "internal_error", NULL, "no random numbers");
+	x->side = ex_engine_hold(o->engine);
+	x->model = ex_edge_model_ref(ex_side_user(x->side));
+	snprintf(x->fingerprint, sizeof x->fingerprint, "%s", ex_edge_model_fingerprint(x->model));
 	if (make_choices(x) < 0)
 		return ex_api_error_set(e, 500, "internal_error", NULL, "out of memory");
 	x->head = (struct ex_reply_head){
 		.id = x->id,
 		.model = o->model_name,
-		.fingerprint = o->fingerprint,
+		.fingerprint = x->fingerprint,
 		.created_s = ex_realtime_us() / 1000000,
-		.tokenizer = o->tokenizer,
 		.completion = a->kind == EX_ASK_COMPLETION,
 		.echo = a->echo ? a->prompt : NULL,
 	};

@@ -4,7 +4,6 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "engine/text.h"
 #include "gateway/text.h"
 #include <inttypes.h>
 #include <string.h>
@@ -256,7 +255,6 @@ static int start_daemon(struct ex_gateway *g, struct ex_err *err)
 
 static void free_gateway(struct ex_gateway *g)
 {
-	g->json = ex_json_vocab_free(g->json);
 	g->reader = ex_jobs_free(g->reader);
 	g->watch = ex_watch_free(g->watch);
 	ex_socket_close(&g->socket);
@@ -265,15 +263,6 @@ static void free_gateway(struct ex_gateway *g)
 	ex_lock_done(&g->lock);
 	g->magic = 0;
 	free(g);
-}
-
-/* Without what it needs the gateway serves, but not JSON. */
-static int make_json_vocab(struct ex_gateway *g, struct ex_err *err)
-{
-	struct ex_json_vocab_opts o = {.tokenizer = g->o.tokenizer, .eos = g->o.eos, .n_eos = g->o.n_eos};
-	ex_text_think_ids(g->o.tokenizer, g->o.chat, &o.think_open, &o.think_close);
-	int rc = ex_json_vocab_new(&o, err, &g->json);
-	return rc == -ENOTSUP ? 0 : rc;
 }
 
 int ex_gateway_start(const struct ex_gateway_opts *o, struct ex_err *err, struct ex_gateway **ret)
@@ -294,8 +283,6 @@ int ex_gateway_start(const struct ex_gateway_opts *o, struct ex_err *err, struct
 	int rc = ex_jobs_new("http-reader", LONG_ASKS_MAX, &g->reader);
 	if (rc)
 		ex_err_errno(err, rc, "cannot serve HTTP");
-	if (!rc)
-		rc = make_json_vocab(g, err);
 	if (!rc)
 		rc = ex_watch_new(g, err, &g->watch);
 	if (!rc)

@@ -14,10 +14,43 @@ enum token_class {
 };
 
 struct ex_json_vocab {
-	struct ex_json_vocab_opts o;
-	uint32_t n;
-	uint8_t *class; /* [n], enum token_class */
+	uint32_t n, n_eos;
+	int64_t think_open, think_close;
+	uint8_t *class;  /* [n], enum token_class */
+	uint32_t *eos;   /* [n_eos] */
+	uint64_t *begin; /* [n + 1] of each token's bytes */
+	char *bytes;
 };
+
+static const char *token_bytes(const struct ex_json_vocab *v, uint32_t id, size_t *ret_n)
+{
+	*ret_n = id < v->n ? v->begin[id + 1] - v->begin[id] : 0;
+	return id < v->n ? v->bytes + v->begin[id] : "";
+}
+
+static int copy_tokens(struct ex_json_vocab *v, const struct ex_json_vocab_opts *o)
+{
+	size_t n, all = 0;
+	v->begin = ex_calloc((size_t)v->n + 1, sizeof *v->begin);
+	v->eos = ex_calloc(o->n_eos, sizeof *v->eos);
+	if (!v->begin || !v->eos)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < o->n_eos; i++)
+		v->eos[i] = o->eos[i];
+	for (uint32_t id = 0; id < v->n; id++) {
+		(void)ex_tokenizer_bytes(o->tokenizer, id, &n);
+		v->begin[id + 1] = all += n;
+	}
+	v->bytes = ex_calloc(all, 1);
+	if (!v->bytes)
+		return -ENOMEM;
+	for (uint32_t id = 0; id < v->n; id++) {
+		const char *s = ex_tokenizer_bytes(o->tokenizer, id, &n);
+		if (n)
+			memcpy(v->bytes + v->begin[id], s, n);
+	}
+	return 0;
+}
 
 static bool is_eos(const struct ex_json_vocab_opts *o, uint32_t id)
 {
@@ -46,7 +79,7 @@ static bool has_bytes(const struct ex_json_vocab *v)
 	bool seen[256] = {false};
 	for (uint32_t id = 0; id < v->n; id++) {
 		size_t n;
-		const char *s = ex_tokenizer_bytes(v->o.tokenizer, id, &n);
+		const char *s = token_bytes(v, id, &n);
 		if (n == 1 && v->class[id] != NEVER)
 			seen[(unsigned char)*s] = true;
 	}
@@ -61,10 +94,12 @@ int ex_json_vocab_new(const struct ex_json_vocab_opts *o, struct ex_err *err, st
 	struct ex_json_vocab *v = ex_calloc(1, sizeof *v);
 	if (!v)
 		return ex_err_errno(err, -ENOMEM, "JSON vocabulary");
-	v->o = *o;
 	v->n = ex_tokenizer_vocab_size(o->tokenizer);
+	v->n_eos = o->n_eos;
+	v->think_open = o->think_open;
+	v->think_close = o->think_close;
 	v->class = ex_calloc(v->n, sizeof *v->class);
-	int rc = v->class ? 0 : ex_err_errno(err, -ENOMEM, "JSON vocabulary");
+	int rc = v->class && copy_tokens(v, o) == 0 ? 0 : ex_err_errno(err, -ENOMEM, "JSON vocabulary");
 	for (uint32_t id = 0; !rc && id < v->n; id++)
 		v->class[id] = (uint8_t)classify(o, id);
 	if (!rc && (!o->n_eos || !has_bytes(v)))
@@ -79,9 +114,13 @@ int ex_json_vocab_new(const struct ex_json_vocab_opts *o, struct ex_err *err, st
 
 struct ex_json_vocab *ex_json_vocab_free(struct ex_json_vocab *v)
 {
-	if (v)
+	if (v) {
 		free(v->class);
-	free(v);
+		free(v->eos);
+		free(v->begin);
+		free(v->bytes);
+		free(v);
+	}
 	return NULL;
 }
 
@@ -122,7 +161,7 @@ static void mask_answer(const struct ex_json_guide *g, float *logits, uint32_t n
 		bool may = string && class == PLAIN ? plain : class != NEVER;
 		if (may && !(string && class == PLAIN)) {
 			struct ex_json_state t = g->s;
-			const char *bytes = ex_tokenizer_bytes(v->o.tokenizer, id, &n);
+			const char *bytes = token_bytes(v, id, &n);
 			may = first[(unsigned char)*bytes] && run(&t, bytes, n) && ex_json_state_left(&t) + 2 <= n_left;
 		}
 		if (!may)
@@ -152,18 +191,18 @@ static bool allow_only(const uint32_t *ids, uint32_t n_ids, float *logits, uint3
 
 bool ex_json_guide_mask(struct ex_json_guide *g, float *logits, uint32_t n_logits, bool thinking, uint32_t n_left)
 {
-	const struct ex_json_vocab_opts *o = &g->v->o;
+	const struct ex_json_vocab *v = g->v;
 	bool any = false;
-	if (thinking && n_left <= EX_JSON_GUIDE_TOKENS_MIN && o->think_close >= 0)
-		return allow_only(&(uint32_t){(uint32_t)o->think_close}, 1, logits, n_logits);
+	if (thinking && n_left <= EX_JSON_GUIDE_TOKENS_MIN && v->think_close >= 0)
+		return allow_only(&(uint32_t){(uint32_t)v->think_close}, 1, logits, n_logits);
 	if (thinking) {
-		for (uint32_t i = 0; i < o->n_eos; i++)
-			if (o->eos[i] < n_logits)
-				logits[o->eos[i]] = LOW;
+		for (uint32_t i = 0; i < v->n_eos; i++)
+			if (v->eos[i] < n_logits)
+				logits[v->eos[i]] = LOW;
 		return true;
 	}
 	if (ex_json_state_done(&g->s))
-		return allow_only(o->eos, o->n_eos, logits, n_logits);
+		return allow_only(v->eos, v->n_eos, logits, n_logits);
 	mask_answer(g, logits, n_logits, n_left, &any);
 	return any;
 }
@@ -171,7 +210,7 @@ bool ex_json_guide_mask(struct ex_json_guide *g, float *logits, uint32_t n_logit
 void ex_json_guide_take(struct ex_json_guide *g, uint32_t id)
 {
 	size_t n;
-	const char *bytes = ex_tokenizer_bytes(g->v->o.tokenizer, id, &n);
+	const char *bytes = token_bytes(g->v, id, &n);
 	bool ok = run(&g->s, bytes, n);
 	assert(ok); /* it was let through */
 }

@@ -32,10 +32,10 @@ unsigned ex_json_state_left(const struct ex_json_state *s);
 
 /* --- a vocabulary, and who is guided through it ------------------------------------------------------------- */
 
-struct ex_json_vocab; /* immutable, shared by threads */
+struct ex_json_vocab; /* immutable, shared by threads, on its own */
 struct ex_json_vocab_opts {
-	const struct ex_tokenizer *tokenizer; /* borrowed */
-	const uint32_t *eos;                  /* [n_eos], borrowed */
+	const struct ex_tokenizer *tokenizer; /* for the call only, as eos */
+	const uint32_t *eos;                  /* [n_eos] */
 	uint32_t n_eos;
 	int64_t think_open, think_close; /* -1: none */
 };

@@ -13,6 +13,7 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/cover.c daemon/gateway/cover.h \
 	daemon/gateway/desk.c daemon/gateway/desk.h \
 	daemon/gateway/edge.h \
+	daemon/gateway/edge_model.c daemon/gateway/edge_model.h \
 	daemon/gateway/error.c daemon/gateway/error.h \
 	daemon/gateway/exchange.c daemon/gateway/exchange.h \
 	daemon/gateway/fair.c daemon/gateway/fair.h \

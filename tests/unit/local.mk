@@ -117,7 +117,7 @@ endif
 noinst_HEADERS += tests/unit/ref_ops.h tests/unit/small_model.h tests/unit/fake_host.h tests/unit/dispatch_rig.h
 UNIT_TRUNK = tests/unit/test_rope tests/unit/test_kv tests/unit/test_sampler tests/unit/test_scheduler \
 	tests/unit/test_plan tests/unit/test_stop tests/unit/test_trunk \
-	tests/unit/test_engine tests/unit/test_dispatch tests/unit/test_route tests/unit/test_dispatch_fleet tests/unit/test_router_service
+	tests/unit/test_engine tests/unit/test_sides tests/unit/test_dispatch tests/unit/test_route tests/unit/test_dispatch_fleet tests/unit/test_router_service
 check_PROGRAMS += $(UNIT_TRUNK)
 TESTS += $(UNIT_TRUNK)
 tests_unit_test_rope_SOURCES = tests/unit/test_rope.c
@@ -134,6 +134,8 @@ tests_unit_test_stop_SOURCES = tests/unit/test_stop.c
 tests_unit_test_stop_LDADD = $(TEST_LIBS)
 tests_unit_test_trunk_SOURCES = tests/unit/test_trunk.c tests/unit/small_model.c tests/unit/ref_ops.c
 tests_unit_test_trunk_LDADD = $(TEST_LIBS) -lm
+tests_unit_test_sides_SOURCES = tests/unit/test_sides.c tests/unit/small_model.c tests/unit/ref_ops.c
+tests_unit_test_sides_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_engine_SOURCES = tests/unit/test_engine.c tests/unit/small_model.c tests/unit/ref_ops.c
 tests_unit_test_engine_LDADD = $(TEST_LIBS) -lm
 tests_unit_test_route_SOURCES = tests/unit/test_route.c tests/unit/fake_host.c
@@ -303,7 +305,7 @@ tests_unit_plugins_wrong_inexact_at_40_la_CPPFLAGS = $(AM_CPPFLAGS) -DWRONG_MIST
 tests_unit_plugins_wrong_inexact_at_40_la_LDFLAGS = $(TEST_PLUGIN_LDFLAGS)
 tests_unit_plugins_wrong_inexact_at_40_la_LIBADD = -lm
 
-UNIT_SWAP = tests/unit/test_ring tests/unit/test_published tests/unit/test_starts tests/unit/test_swap tests/unit/test_moves tests/unit/test_epochs
+UNIT_SWAP = tests/unit/test_ring tests/unit/test_published tests/unit/test_starts tests/unit/test_swap tests/unit/test_moves tests/unit/test_epochs tests/unit/test_choice
 check_PROGRAMS += $(UNIT_SWAP)
 TESTS += $(UNIT_SWAP)
 tests_unit_test_ring_SOURCES = tests/unit/test_ring.c
@@ -316,6 +318,8 @@ tests_unit_test_starts_SOURCES = tests/unit/test_starts.c
 tests_unit_test_starts_LDADD = $(TEST_LIBS)
 tests_unit_test_epochs_SOURCES = tests/unit/test_epochs.c
 tests_unit_test_epochs_LDADD = $(TEST_LIBS)
+tests_unit_test_choice_SOURCES = tests/unit/test_choice.c
+tests_unit_test_choice_LDADD = $(TEST_LIBS)
 tests_unit_test_swap_SOURCES = tests/unit/test_swap.c
 tests_unit_test_swap_LDADD = $(TEST_LIBS)
 

@@ -100,11 +100,13 @@ static int wait(void *ctx, float *y, uint8_t *row_failed)
 	return rc;
 }
 
+uint64_t small_model_seed = 7;
+
 void small_model_weights(struct small_model *m, uint32_t dtype)
 {
 	char path[PATH_MAX], out[PATH_MAX];
 	struct ex_err err = EX_ERR_INIT;
-	const struct ex_synth_opts o = {.seed = 7, .dtype = dtype};
+	const struct ex_synth_opts o = {.seed = small_model_seed, .dtype = dtype};
 	*m = (struct small_model){.fail_row = -1};
 	m->moe = (struct ex_moe_ops){.begin = begin, .wait = wait, .ctx = m};
 	strcpy(m->dir, SCRATCH_DIR);

@@ -22,6 +22,9 @@ struct small_model {
 	const uint32_t *ids;
 };
 
+/* Of the models that are opened from now on. */
+extern uint64_t small_model_seed;
+
 /* dtype: enum expertd_dtype of the matrices. The trunk takes rows_max rows a step, all with logits, and has n_pages
  * pages. */
 void small_model_open(

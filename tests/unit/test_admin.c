@@ -53,6 +53,28 @@ static int each_plugin(void *ctx,
 	return 0;
 }
 
+static void view_model(void *ctx, struct ex_switch_view *ret)
+{
+	(void)ctx;
+	*ret = (struct ex_switch_view){
+		.path = "/srv/m", .next_path = "/srv/next", .next_digest = "abc", .before_digest = "def"};
+}
+
+static int switch_model(void *ctx, const char *dir, bool move, const struct ex_switch_client *c, struct ex_err *err)
+{
+	struct ex_switch_report r = {.step = "prepare", .host = "h1", .done = 2, .total = 3};
+	(void)ctx;
+	assert_true(move);
+	if (strcmp(dir, "/srv/taken") == 0)
+		return ex_err_set(err, -EBUSY, "a switch to '%s' is not over", dir);
+	assert_false(c->gone(c->ctx));
+	c->report(c->ctx, &r);
+	r = (struct ex_switch_report){.step = "cover", .failed = true, .text = "no room"};
+	c->report(c->ctx, &r);
+	c->done(c->ctx, false);
+	return 0;
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -68,7 +90,6 @@ static int setup(void **state)
 	const struct ex_admin_opts o = {
 		.node = "n1",
 		.version = "9.9",
-		.model_path = "/srv/m",
 		.model_name = "m",
 		.is_expert = true,
 		.is_router = true,
@@ -76,6 +97,8 @@ static int setup(void **state)
 		.dump_config = dump_config,
 		.reload = reload,
 		.each_plugin = each_plugin,
+		.switch_model = switch_model,
+		.view_model = view_model,
 	};
 	assert_int_equal(ex_admin_new(&o, NULL, &f.admin), 0);
 	const struct ex_method *m = ex_admin_methods(f.admin, 0);
@@ -197,6 +220,27 @@ static void test_changes_refused(void **state)
 	expect_refused("UnloadShards", &u.base, -EINVAL, "is not a glob");
 	u.glob = "*";
 	expect_refused("UnloadShards", &u.base, -ENOTCONN, "while the node is starting");
+}
+
+/* What the switcher reports comes out in order; a switch that is not taken is refused with the reason. */
+static void test_switch(void **state)
+{
+	(void)state;
+	struct ex_err err;
+	Expertd__V1__SwitchModelRequest q = EXPERTD__V1__SWITCH_MODEL_REQUEST__INIT;
+	q.move = true;
+	q.dir = "next";
+	expect_refused("SwitchModel", &q.base, -EINVAL, "not an absolute path");
+	q.dir = "/srv/taken";
+	expect_refused("SwitchModel", &q.base, -EBUSY, "is not over");
+	q.dir = "/srv/next";
+	Expertd__V1__SwitchModelStep *s =
+		call("SwitchModel", &q.base, &expertd__v1__switch_model_step__descriptor, &err);
+	assert_non_null(s); /* the last of two */
+	assert_string_equal(s->step, "cover");
+	assert_string_equal(s->text, "no room");
+	assert_true(s->failed);
+	expertd__v1__switch_model_step__free_unpacked(s, NULL);
 }
 
 static void test_plugins(void **state)
@@ -393,6 +437,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changes_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_apply_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_plugins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_metrics_config_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_events, setup, teardown),

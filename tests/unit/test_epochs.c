@@ -18,6 +18,7 @@ struct rig {
 	unsigned n_kept, n_turned, n_told[EX_EPOCHS_DROPPED + 1]; /* [loader], read after a call */
 	int keep_rc;
 	_Atomic uint64_t used; /* an epoch that a router uses */
+	_Atomic bool claimed;  /* a router moves shards here */
 	/* a call on the loader's thread */
 	struct ex_lock lock;
 	pthread_cond_t ended;
@@ -32,6 +33,13 @@ static unsigned on_users(void *ctx, uint64_t epoch)
 {
 	const struct rig *k = ctx;
 	return epoch == k->used ? 2 : 0;
+}
+
+static bool on_claimed(void *ctx, char router[static EX_MOVES_ROUTER_MAX])
+{
+	const struct rig *k = ctx;
+	snprintf(router, EX_MOVES_ROUTER_MAX, "r7");
+	return k->claimed;
 }
 
 static int on_keep(void *ctx, const char *dir, const char *digest, uint64_t decided_us, struct ex_err *err)
@@ -130,6 +138,7 @@ static void open_rig(struct rig *k)
 		.which = "0",
 		.n_groups = 2,
 		.users = on_users,
+		.claimed = on_claimed,
 		.keep = on_keep,
 		.turned = on_turned,
 		.told = on_told,
@@ -304,6 +313,9 @@ static void test_refused(void **state)
 	none[sizeof none - 1] = '\0';
 	expect_refused(&k, call(&k, prepare, k.next, none), -EINVAL, k.next_digest);
 	expect_refused(&k, call(&k, prepare_groups, k.next, k.next_digest), -EINVAL, "expert_groups is 4");
+	k.claimed = true;
+	expect_refused(&k, call(&k, prepare, k.next, k.next_digest), -EBUSY, "router r7 moves shards");
+	k.claimed = false;
 	expect_refused(&k, call(&k, prepare_late, k.next, k.next_digest), -ESTALE, "later");
 	/* another shape */
 	const char *key = strstr(small_config, "\"vocab_size\": ");

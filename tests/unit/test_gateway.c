@@ -97,6 +97,7 @@ static void wait_for(const unsigned *n, unsigned wanted)
 struct fixture {
 	struct small_model m;
 	struct ex_tokenizer *tokenizer;
+	struct ex_edge_model *model;
 	struct ex_engine *e;
 	struct ex_gateway *g;
 };
@@ -132,10 +133,16 @@ static int open_fixture(void **state)
 		.reset_tokens_ms = -1};
 	open_text(&f);
 	small_model_open(&f.m, EXPERTD_BF16, &ref_ops, 16, 64);
+	const struct ex_edge_model_opts mo = {.digest = ex_weights_digest(f.m.w),
+		.tokenizer = f.tokenizer,
+		.eos = ex_weights_config(f.m.w)->eos_id,
+		.n_eos = ex_weights_config(f.m.w)->n_eos};
+	EXPECT_OK(err, ex_edge_model_new(&mo, &err, &f.model));
 	const struct ex_engine_opts eo = {.trunk = f.m.t,
 		.moe = &f.m.moe,
 		.config = ex_weights_config(f.m.w),
 		.tokenizer = f.tokenizer,
+		.user = f.model,
 		.max_batch = 2,
 		.step_tokens_max = 16,
 		.queue_max = 1,
@@ -147,9 +154,7 @@ static int open_fixture(void **state)
 		.listen_fd = -1,
 		.n_threads = 1,
 		.engine = f.e,
-		.tokenizer = f.tokenizer,
 		.model_name = "small",
-		.fingerprint = "fp",
 		.admit = &admit,
 		.connections_max = 16,
 		.header_bytes_max = 16384,
@@ -175,6 +180,7 @@ static int close_fixture(void **state)
 	assert_true(ex_engine_end(f->e, 10000));
 	ex_gateway_stop(f->g, 10000);
 	ex_engine_free(f->e);
+	ex_edge_model_unref(f->model);
 	ex_tokenizer_close(f->tokenizer);
 	small_model_close(&f->m);
 	ex_lock_done(&policy.lock);

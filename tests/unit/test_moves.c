@@ -24,6 +24,7 @@ struct fixture {
 	struct ex_server *server;
 	struct ex_channel *channel;
 	char state[32];
+	_Atomic bool frozen;
 };
 
 /* A router's stream, and what came on it. */
@@ -181,6 +182,13 @@ static void open_swapper(struct fixture *f)
 	EXPECT_OK(err, ex_swapper_new(&o, &err, &f->swapper));
 }
 
+static const char *say_model(void *ctx, char digest[static EX_DIGEST_HEX])
+{
+	struct fixture *f = ctx;
+	memcpy(digest, ex_weights_digest(f->s.w), EX_DIGEST_HEX);
+	return atomic_load(&f->frozen) ? "another model is on its way" : NULL;
+}
+
 static void open_host(struct fixture *f, bool accept)
 {
 	struct ex_err err = EX_ERR_INIT;
@@ -196,10 +204,11 @@ static void open_host(struct fixture *f, bool accept)
 		.swapper = f->swapper,
 		.registry = f->s.registry,
 		.node = "h1",
-		.model_digest = ex_weights_digest(f->s.w),
 		.n_experts = 4,
 		.n_groups = 2,
 		.accept = accept,
+		.model = say_model,
+		.ctx = f,
 	};
 	assert_int_equal(ex_moves_new(&o, &f->moves), 0);
 	f->methods[0] = ex_moves_method(f->moves, 0);
@@ -273,6 +282,35 @@ static void test_failed(void **state)
 	assert_true(holds(&f, 0));
 	close_router(&r);
 	rmdir(path);
+	close_host(&f);
+}
+
+/* While another model is on its way nothing is moved; who has the claim is known. */
+static void test_frozen(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct router r;
+	char name[EX_MOVES_ROUTER_MAX];
+	open_host(&f, true);
+	atomic_store(&f.frozen, true);
+	open_router(&f, &r);
+	send_claim(&f, &r, "r1");
+	expect_refused(&r, 0, EX_STATUS_FAILED_PRECONDITION, "another model is on its way");
+	assert_false(ex_moves_claimed(f.moves, name));
+	close_router(&r);
+	atomic_store(&f.frozen, false);
+	open_router(&f, &r);
+	send_claim(&f, &r, "r1");
+	expect_answer(&r, 1, 0, 0);
+	assert_true(ex_moves_claimed(f.moves, name));
+	assert_string_equal(name, "r1");
+	ex_swapper_freeze(f.swapper, "frozen meanwhile"); /* it has nothing to do and does not look */
+	send_move(&r, 1, 2, true);
+	expect_answer(&r, 2, 1, -EIO);
+	assert_non_null(strstr(r.answer[1].text, "frozen meanwhile"));
+	assert_false(holds(&f, 2));
+	close_router(&r);
 	close_host(&f);
 }
 
@@ -362,6 +400,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_moves),
 		cmocka_unit_test(test_failed),
+		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_claims),
 		cmocka_unit_test(test_refused),
 	};

@@ -139,7 +139,6 @@ static int open_fixture(void **state)
 	EXPECT_OK(err, ex_engine_new(&eo, &err, &f.e));
 	const struct ex_router_service_opts so = {
 		.engine = f.e,
-		.tokenizer = f.tokenizer,
 		.model_name = "small",
 		.reply_bytes_max = reply_bytes_max,
 		.prompt_bytes_max = 300,
