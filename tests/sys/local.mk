@@ -35,6 +35,7 @@ EXTRA_DIST += \
 	tests/sys/l03_apply.py \
 	tests/sys/l03_faults.py \
 	tests/sys/l03_gateway.py \
+	tests/sys/l03_model_switch.py \
 	tests/sys/l06_etcd.py \
 	tests/sys/l07_clock.py \
 	tests/sys/machine.sh \
@@ -48,8 +49,10 @@ EXTRA_DIST += \
 	tests/sys/relay.py \
 	tests/sys/run.py \
 	tests/sys/s01_swap.py \
+	tests/sys/s03_model_switch.py \
 	tests/sys/streams.py \
-	tests/sys/swaps.py
+	tests/sys/swaps.py \
+	tests/sys/switching.py
 
 # A third-party gRPC client against net/
 check_PROGRAMS += tests/sys/rpc_server tests/sys/money_fire
