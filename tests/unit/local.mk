@@ -91,10 +91,10 @@ tests_unit_test_simulate_LDADD = $(TEST_LIBS) -lm
 
 # gateway: money
 noinst_HEADERS += tests/unit/ledger_ops.h tests/unit/ledger_cases.h tests/unit/pg_server.h
-UNIT_GATEWAY = tests/unit/test_money tests/unit/test_ledger tests/unit/test_ledger_crash \
+UNIT_MONEY = tests/unit/test_money tests/unit/test_ledger tests/unit/test_ledger_crash \
 	tests/unit/test_accounts tests/unit/test_admit_accounts
-check_PROGRAMS += $(UNIT_GATEWAY)
-TESTS += $(UNIT_GATEWAY)
+check_PROGRAMS += $(UNIT_MONEY)
+TESTS += $(UNIT_MONEY)
 tests_unit_test_money_SOURCES = tests/unit/test_money.c
 tests_unit_test_money_LDADD = $(TEST_LIBS)
 tests_unit_test_ledger_SOURCES = tests/unit/test_ledger.c
