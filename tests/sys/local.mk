@@ -50,6 +50,7 @@ EXTRA_DIST += \
 	tests/sys/run.py \
 	tests/sys/s01_swap.py \
 	tests/sys/s03_model_switch.py \
+	tests/sys/s04_http_switch.py \
 	tests/sys/streams.py \
 	tests/sys/swaps.py \
 	tests/sys/switching.py
