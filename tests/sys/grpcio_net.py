@@ -218,7 +218,7 @@ def test_health(s):
 def test_reflection(s):
     assert set(ProtoReflectionDescriptorDatabase(s.channel).get_services()) == SERVICES
     service = s.pool.FindServiceByName("expertd.v1.Experts")
-    assert [m.name for m in service.methods] == ["Dispatch", "Hello", "PrepareModel", "CommitModel", "DropModel"]
+    assert [m.name for m in service.methods] == ["Dispatch", "Hello", "Move", "PrepareModel", "CommitModel", "DropModel"]
     assert service.methods_by_name["Dispatch"].input_type.full_name == "expertd.v1.DispatchRequest"
     fields = s.pool.FindMessageTypeByName("expertd.v1.ShardRows").fields_by_name
     assert (fields["weight"].number, fields["weight"].is_packed) == (6, True)
