@@ -373,7 +373,7 @@ static void test_update(void **state)
 	fill_member(&m, "h1", "127.0.0.1:1001", MACHINE);
 	for (int i = 0; i < 3; i++) {
 		char want[64];
-		snprintf(m.identity, sizeof m.identity, "001122334455667%d", i);
+		snprintf(m.identity, sizeof m.identity, "001122334455667%c", '0' + i);
 		snprintf(want, sizeof want, "\"identity\":\"%s\"", m.identity);
 		assert_int_equal(ex_registrar_update(r, &m), 0);
 		char text[1024] = "";
