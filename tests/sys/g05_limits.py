@@ -121,7 +121,7 @@ def test_fair(case):
         return after
 
     with case.fleet() as f:
-        node = with_limits(f, {"weight": "default=1"}, max_batch=4)
+        node = with_limits(f, {"weight": "default=1", "queue_wait_ms": "300000"}, max_batch=4)
         between = asyncio.run(all_of_them(node.http))
         expect_equal(len(answered), 101, "answers")
         expect(between <= 45, f"{between} of the first client's requests were answered before the second one's")
