@@ -2,11 +2,9 @@
 /* GET /metrics over HTTP. Layer L4. */
 #include "admin/http.h"
 
-#include "base/addr.h"
+#include "base/bind.h"
 #include "base/metrics.h"
 #include <microhttpd.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -65,56 +63,17 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
 	return reply(c, MHD_HTTP_OK, taken, n, "text/plain; version=0.0.4; charset=utf-8");
 }
 
-/* A listening socket, or -errno. Made here and not by the library, which would not say what is wrong. */
-static int listen_on(const char *listen_text, struct ex_err *err)
-{
-	struct ex_addr addr;
-	struct addrinfo *list = NULL, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-	char port[8];
-	const int one = 1;
-	if (ex_addr_parse(listen_text, err, &addr) < 0)
-		return -EINVAL;
-	snprintf(port, sizeof port, "%u", addr.port);
-	int rc = getaddrinfo(addr.host, port, &hints, &list);
-	if (rc != 0)
-		return ex_err_set(err, -EINVAL, "cannot resolve '%s': %s", listen_text, gai_strerror(rc));
-	EX_CLEANUP(ex_closep) int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	rc = 0;
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-		bind(fd, list->ai_addr, list->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
-		rc = ex_err_errno(err, -errno, "cannot listen on '%s'", listen_text);
-	freeaddrinfo(list);
-	if (rc < 0)
-		return rc;
-	int taken = fd;
-	fd = -1;
-	return taken;
-}
-
-static int bound_port(int fd)
-{
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} a;
-	socklen_t n = sizeof a;
-	if (getsockname(fd, &a.any, &n) < 0)
-		return 0;
-	return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
-}
-
 int ex_metrics_http_start(const char *listen_text, struct ex_err *err, struct ex_metrics_http **ret)
 {
 	struct ex_metrics_http *h = calloc(1, sizeof *h);
 	if (!h)
 		return ex_err_errno(err, -ENOMEM, "cannot serve metrics on '%s'", listen_text);
-	int fd = listen_on(listen_text, err);
+	int fd = ex_bind_tcp(listen_text, BACKLOG, err);
 	if (fd < 0) {
 		free(h);
 		return fd;
 	}
-	h->port = bound_port(fd);
+	h->port = ex_bound_port(fd);
 	/* AUTO: not select(), which cannot serve a descriptor above 1023, and clients may hold those below */
 	h->daemon = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD, 0, NULL, NULL, on_request, h,
 		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,

@@ -12,6 +12,7 @@ libexpertd_la_SOURCES += \
 
 libexpertd_la_SOURCES += \
 	daemon/base/addr.c daemon/base/addr.h \
+	daemon/base/bind.c daemon/base/bind.h \
 	daemon/base/params.c daemon/base/params.h daemon/base/tbl/params.h \
 	daemon/base/lock.c daemon/base/lock.h \
 	daemon/base/log.c daemon/base/log.h daemon/base/tbl/events.h \

@@ -3,17 +3,12 @@
 #ifndef EX_GATEWAY_SOCKET_H
 #define EX_GATEWAY_SOCKET_H
 
-#include "base/err.h"
-#include <sys/types.h>
-#include <sys/un.h>
+#include "base/bind.h"
 
 struct ex_socket {
-	int fd;   /* -1: none */
-	int port; /* 0: not of TCP */
-	/* of a unix socket, to know its file again */
-	struct sockaddr_un address;
-	dev_t dev;
-	ino_t ino;
+	int fd;                    /* -1: none */
+	int port;                  /* 0: not of TCP */
+	struct ex_bound_file file; /* of a unix socket */
 };
 
 /* listen: "HOST:PORT", where port 0 takes a free one, or "unix:PATH", which gets the mode. A socket file that nobody listens on is replaced.

@@ -3,9 +3,9 @@
 #include "net/listen.h"
 
 #include "base/addr.h"
+#include "base/bind.h"
 #include "base/lock.h"
 #include "base/mem.h"
-#include <fcntl.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
 #include <netdb.h>
@@ -16,17 +16,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG        64
 #define PEERS_MAX      4096 /* descriptors whose peer is remembered; above, a peer has no name */
 #define FD_SHORTAGE_MS 100  /* pause after an accept that failed for want of descriptors or memory */
-#define LOCK_WAIT_MS   10
-#define LOCK_MS_MAX    5000 /* a start holds the lock for some system calls */
 #define SUN_PATH_MAX   (sizeof((struct sockaddr_un *)NULL)->sun_path - 1)
 
 const char *ex_listen_unix_path(const char *listen)
@@ -84,9 +80,7 @@ struct ex_unix_listener {
 	grpc_server *server;
 	int (*authorize)(void *ctx, uint32_t uid, uint32_t gid, int32_t pid);
 	void *authorize_ctx;
-	struct sockaddr_un address;
-	dev_t dev; /* of the socket file, to know it again */
-	ino_t ino;
+	struct ex_bound_file file;
 	struct ex_lock lock;
 	struct ucred peers[PEERS_MAX]; /* by descriptor, of the latest connection on it; guarded by lock */
 };
@@ -151,81 +145,6 @@ static void *accept_peers(void *arg)
 	}
 }
 
-/* A socket file is there: does anyone listen? Removes it if not. */
-static int remove_stale(const struct sockaddr_un *a)
-{
-	struct stat st;
-	if (lstat(a->sun_path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	EX_CLEANUP(ex_closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (!connect(fd, (const struct sockaddr *)a, sizeof *a) || errno == EAGAIN)
-		return -EADDRINUSE;
-	if (errno != ECONNREFUSED)
-		return -errno;
-	return unlink(a->sun_path) ? -errno : 0;
-}
-
-/* The directory of the path, locked: another process that starts on the same path would take a socket that is bound and not yet listened
- * on for a left-over one. A descriptor to close, or -errno; -EAGAIN: somebody holds the lock too long. */
-static int lock_directory(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	char dir[sizeof((struct sockaddr_un *)NULL)->sun_path] = ".";
-	if (slash)
-		snprintf(dir, sizeof dir, "%.*s", (int)EX_MAX(slash - path, 1), path);
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	for (unsigned waited_ms = 0; flock(fd, LOCK_EX | LOCK_NB); waited_ms += LOCK_WAIT_MS) {
-		int rc = -errno;
-		if (rc != -EWOULDBLOCK || waited_ms >= LOCK_MS_MAX) {
-			close(fd);
-			return rc;
-		}
-		poll(NULL, 0, LOCK_WAIT_MS);
-	}
-	return fd;
-}
-
-/* Listens at l->address with the file's mode; before listen(), nobody gets in, so the mode is in time. */
-static int bind_path(struct ex_unix_listener *l, uint32_t mode)
-{
-	const struct sockaddr *a = (const struct sockaddr *)&l->address;
-	struct stat st;
-	EX_CLEANUP(ex_closep) int lock = lock_directory(l->address.sun_path);
-	if (lock < 0)
-		return lock;
-	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (l->fd < 0)
-		return -errno;
-	if (bind(l->fd, a, sizeof l->address)) {
-		if (errno != EADDRINUSE)
-			return -errno;
-		int rc = remove_stale(&l->address);
-		if (rc)
-			return rc;
-		if (bind(l->fd, a, sizeof l->address))
-			return -errno;
-	}
-	if (chmod(l->address.sun_path, mode) || lstat(l->address.sun_path, &st) || listen(l->fd, BACKLOG))
-		return -errno;
-	l->dev = st.st_dev;
-	l->ino = st.st_ino;
-	return 0;
-}
-
-static void remove_socket_file(struct ex_unix_listener *l)
-{
-	struct stat st;
-	if (l->ino && !lstat(l->address.sun_path, &st) && st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(l->address.sun_path);
-	l->ino = 0;
-}
-
 int ex_unix_listener_new(const struct ex_server_opts *o, struct ex_err *err, struct ex_unix_listener **ret)
 {
 	const char *path = ex_listen_unix_path(o->listen);
@@ -242,14 +161,16 @@ int ex_unix_listener_new(const struct ex_server_opts *o, struct ex_err *err, str
 	l->stop_fd = eventfd(0, EFD_CLOEXEC);
 	l->authorize = o->authorize ? o->authorize : same_user_or_root;
 	l->authorize_ctx = o->authorize_ctx;
-	l->address.sun_family = AF_UNIX;
-	memcpy(l->address.sun_path, path, n);
+	l->file.address.sun_family = AF_UNIX;
+	memcpy(l->file.address.sun_path, path, n);
 	ex_lock_init(&l->lock, "listener");
-	int rc = l->stop_fd < 0 ? -errno : bind_path(l, o->socket_mode ? o->socket_mode : 0600);
-	if (!rc) {
+	l->fd = l->stop_fd < 0 ? -errno : ex_bind_file(&l->file, o->socket_mode ? o->socket_mode : 0600, BACKLOG);
+	if (l->fd >= 0) {
 		*ret = l;
 		return 0;
 	}
+	int rc = l->fd;
+	l->fd = -1;
 	ex_unix_listener_free(l);
 	if (rc == -EADDRINUSE)
 		return ex_err_set(err, rc, "failed to listen on '%s': another process listens there", o->listen);
@@ -280,7 +201,7 @@ void ex_unix_listener_stop(struct ex_unix_listener *l)
 		pthread_join(l->thread, NULL);
 	}
 	l->started = false;
-	remove_socket_file(l);
+	ex_unbind_file(&l->file);
 	ex_closep(&l->fd);
 }
 

@@ -34,7 +34,7 @@ TESTS += tests/unit/test_shard
 tests_unit_test_shard_SOURCES = tests/unit/test_shard.c
 tests_unit_test_shard_LDADD = $(TEST_LIBS)
 
-UNIT_SERVICES = tests/unit/test_lock tests/unit/test_log tests/unit/test_metrics tests/unit/test_addr tests/unit/test_params \
+UNIT_SERVICES = tests/unit/test_lock tests/unit/test_log tests/unit/test_metrics tests/unit/test_addr tests/unit/test_bind tests/unit/test_params \
 	tests/unit/test_config tests/unit/test_fleet tests/unit/test_http tests/unit/test_admin
 check_PROGRAMS += $(UNIT_SERVICES)
 TESTS += $(UNIT_SERVICES)
@@ -46,6 +46,8 @@ tests_unit_test_metrics_SOURCES = tests/unit/test_metrics.c
 tests_unit_test_metrics_LDADD = $(TEST_LIBS)
 tests_unit_test_addr_SOURCES = tests/unit/test_addr.c
 tests_unit_test_addr_LDADD = $(TEST_LIBS)
+tests_unit_test_bind_SOURCES = tests/unit/test_bind.c
+tests_unit_test_bind_LDADD = $(TEST_LIBS)
 tests_unit_test_params_SOURCES = tests/unit/test_params.c
 tests_unit_test_params_LDADD = $(TEST_LIBS)
 tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/certs.c
