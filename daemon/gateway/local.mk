@@ -12,6 +12,7 @@ libexpertd_la_SOURCES += \
 	daemon/gateway/connection.c \
 	daemon/gateway/cover.c daemon/gateway/cover.h \
 	daemon/gateway/desk.c daemon/gateway/desk.h \
+	daemon/gateway/desk_call.c daemon/gateway/desk_call.h \
 	daemon/gateway/edge.h \
 	daemon/gateway/edge_model.c daemon/gateway/edge_model.h \
 	daemon/gateway/error.c daemon/gateway/error.h \

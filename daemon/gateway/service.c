@@ -18,10 +18,9 @@ typedef Expertd__V1__Key key_message;
 typedef Expertd__V1__Tariff tariff_message;
 
 struct ex_accounts_handler {
+	struct ex_desk_method method;
 	struct ex_accounts_service *s;
-	const ProtobufCMessageDescriptor *request;
 	ex_accounts_fn *fn;
-	bool slow;
 };
 
 char *ex_keep_money(struct ex_keep *k, int64_t nano)
@@ -397,63 +396,6 @@ static struct ex_out *do_list_tariffs(
 	return out;
 }
 
-/* --- calls ----------------------------------------------------------------------------------------------------------- */
-
-struct call {
-	struct ex_job job;
-	const struct ex_accounts_handler *h;
-	struct ex_rpc *rpc; /* held */
-	ProtobufCMessage *request;
-};
-
-static void free_call(struct call *c)
-{
-	protobuf_c_message_free_unpacked(c->request, NULL);
-	ex_rpc_drop(c->rpc);
-	free(c);
-}
-
-/* [desk] */
-static void answer(struct ex_job *j)
-{
-	struct call *c = EX_CONTAINER_OF(j, struct call, job);
-	struct ex_err err = EX_ERR_INIT;
-	struct ex_keep keep = {0};
-	struct ex_out *o = c->h->fn(c->h->s, c->request, &keep, &err);
-	if (keep.oom || (!o && !err.code)) {
-		ex_out_free(o);
-		ex_rpc_finish(c->rpc, EX_STATUS_RESOURCE_EXHAUSTED, "out of memory");
-	} else if (!o)
-		ex_rpc_finish_errno(c->rpc, err.code, ex_err_text(&err));
-	else {
-		ex_rpc_send(c->rpc, o);
-		ex_rpc_finish(c->rpc, EX_STATUS_OK, NULL);
-	}
-	ex_keep_done(&keep);
-	free_call(c);
-}
-
-static void on_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
-{
-	const struct ex_accounts_handler *h = ctx;
-	ProtobufCMessage *request = ex_msg_unpack(m, h->request);
-	const bool good = request && !ex_msg_has_nul(m, h->request);
-	ex_msg_free(m);
-	struct call *c = good ? ex_calloc(1, sizeof *c) : NULL;
-	if (!c) {
-		if (request)
-			protobuf_c_message_free_unpacked(request, NULL);
-		ex_rpc_finish(rpc, good ? EX_STATUS_RESOURCE_EXHAUSTED : EX_STATUS_INVALID_ARGUMENT,
-			good ? "out of memory" : "the request is malformed");
-		return;
-	}
-	*c = (struct call){.job.run = answer, .h = h, .rpc = ex_rpc_hold(rpc), .request = request};
-	if (!(h->slow ? ex_jobs_push(h->s->slow, &c->job) : ex_desk_push(h->s->desk, &c->job))) {
-		ex_rpc_finish(rpc, EX_STATUS_RESOURCE_EXHAUSTED, "too many requests wait");
-		free_call(c);
-	}
-}
-
 /* --- life ------------------------------------------------------------------------------------------------------------ */
 
 #define PATH(method) "/expertd.v1.Accounts/" method
@@ -482,6 +424,14 @@ const char *const ex_accounts_service_paths[METHOD_N + 1] = {PATH("CreateAccount
 	PATH("ListAccounts"), PATH("CreateKey"), PATH("ListKeys"), PATH("RevokeKey"), PATH("Credit"),
 	PATH("VerifyLedger"), PATH("ListTransactions"), PATH("SetTariff"), PATH("ListTariffs"), PATH("Usage"), NULL};
 
+static struct ex_out *answer(const struct ex_desk_method *m, const ProtobufCMessage *request, const char *peer,
+	struct ex_keep *keep, struct ex_err *err)
+{
+	const struct ex_accounts_handler *h = EX_CONTAINER_OF(m, const struct ex_accounts_handler, method);
+	(void)peer;
+	return h->fn(h->s, request, keep, err);
+}
+
 int ex_accounts_service_new(const struct ex_accounts_service_opts *o, struct ex_accounts_service **ret)
 {
 	struct ex_accounts_service *s = ex_calloc(1, sizeof *s);
@@ -498,8 +448,12 @@ int ex_accounts_service_new(const struct ex_accounts_service_opts *o, struct ex_
 		return rc;
 	}
 	for (size_t i = 0; i < METHOD_N; i++)
-		s->handler[i] = (struct ex_accounts_handler){
-			.s = s, .request = rows[i].request, .fn = rows[i].fn, .slow = rows[i].slow};
+		s->handler[i] = (struct ex_accounts_handler){.method = {.desk = s->desk,
+								     .slow = rows[i].slow ? s->slow : NULL,
+								     .request = rows[i].request,
+								     .answer = answer},
+			.s = s,
+			.fn = rows[i].fn};
 	*ret = s;
 	return 0;
 }
@@ -523,7 +477,7 @@ const struct ex_method *ex_accounts_service_methods(struct ex_accounts_service *
 		s->method[i] = (struct ex_method){.path = rows[i].path,
 			.loop_i = loop_i,
 			.message_bytes_max = REQUEST_BYTES_MAX,
-			.message = on_message,
-			.ctx = &s->handler[i]};
+			.message = ex_desk_on_message,
+			.ctx = &s->handler[i].method};
 	return s->method;
 }

@@ -5,6 +5,7 @@
 
 #include "base/keep.h"
 #include "expertd/accounts.pb-c.h"
+#include "gateway/desk_call.h"
 #include "gateway/service.h"
 
 struct ex_accounts_service {

@@ -3,9 +3,9 @@
 #include "gateway/topup_service.h"
 
 #include "base/clock.h"
-#include "base/keep.h"
 #include "base/mem.h"
 #include "expertd/topups.pb-c.h"
+#include "gateway/desk_call.h"
 #include <string.h>
 
 #define REQUEST_BYTES_MAX 4096
@@ -19,15 +19,13 @@ typedef Expertd__V1__GateStatusReply status_message;
 typedef int topup_fn(struct ex_topups *t, const ProtobufCMessage *request, const char *by, struct ex_err *err);
 
 struct handler {
-	struct ex_topup_service *s;
-	const ProtobufCMessageDescriptor *request;
+	struct ex_desk_method method;
+	struct ex_topups *topups;
 	topup_fn *fn;
 };
 
 enum { METHOD_N = 3 };
 struct ex_topup_service {
-	struct ex_desk *desk;
-	struct ex_topups *topups;
 	struct handler handler[METHOD_N];
 	struct ex_method method[METHOD_N + 1];
 };
@@ -126,62 +124,11 @@ static int do_unpin(struct ex_topups *t, const ProtobufCMessage *request, const 
 	return ex_topups_unpin(t, by, now_s(), err);
 }
 
-/* --- calls -------------------------------------------------------------------------------------------------------- */
-
-struct call {
-	struct ex_job job;
-	const struct handler *h;
-	struct ex_rpc *rpc; /* held */
-	ProtobufCMessage *request;
-};
-
-static void free_call(struct call *c)
+static struct ex_out *answer(const struct ex_desk_method *m, const ProtobufCMessage *request, const char *peer,
+	struct ex_keep *keep, struct ex_err *err)
 {
-	protobuf_c_message_free_unpacked(c->request, NULL);
-	ex_rpc_drop(c->rpc);
-	free(c);
-}
-
-/* [desk] */
-static void answer(struct ex_job *j)
-{
-	struct call *c = EX_CONTAINER_OF(j, struct call, job);
-	struct ex_topups *t = c->h->s->topups;
-	struct ex_err err = EX_ERR_INIT;
-	struct ex_keep keep = {0};
-	int rc = c->h->fn(t, c->request, ex_rpc_peer(c->rpc), &err);
-	struct ex_out *o = rc == 0 ? status_reply(t, &keep) : NULL;
-	if (rc < 0)
-		ex_rpc_finish_errno(c->rpc, rc, ex_err_text(&err));
-	else if (!o)
-		ex_rpc_finish(c->rpc, EX_STATUS_RESOURCE_EXHAUSTED, "out of memory");
-	else {
-		ex_rpc_send(c->rpc, o);
-		ex_rpc_finish(c->rpc, EX_STATUS_OK, NULL);
-	}
-	ex_keep_done(&keep);
-	free_call(c);
-}
-
-static void on_message(struct ex_rpc *rpc, struct ex_msg *m, void *ctx)
-{
-	const struct handler *h = ctx;
-	ProtobufCMessage *request = ex_msg_unpack(m, h->request);
-	const bool good = request && !ex_msg_has_nul(m, h->request);
-	ex_msg_free(m);
-	struct call *c = good ? ex_calloc(1, sizeof *c) : NULL;
-	if (!c) {
-		if (request)
-			protobuf_c_message_free_unpacked(request, NULL);
-		ex_rpc_finish(rpc, good ? EX_STATUS_RESOURCE_EXHAUSTED : EX_STATUS_INVALID_ARGUMENT,
-			good ? "out of memory" : "the request is malformed");
-		return;
-	}
-	*c = (struct call){.job.run = answer, .h = h, .rpc = ex_rpc_hold(rpc), .request = request};
-	if (!ex_desk_push(h->s->desk, &c->job)) {
-		ex_rpc_finish(rpc, EX_STATUS_RESOURCE_EXHAUSTED, "too many requests wait");
-		free_call(c);
-	}
+	const struct handler *h = EX_CONTAINER_OF(m, const struct handler, method);
+	return h->fn(h->topups, request, peer, err) == 0 ? status_reply(h->topups, keep) : NULL;
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
@@ -202,10 +149,10 @@ int ex_topup_service_new(struct ex_desk *desk, struct ex_topups *topups, struct 
 	struct ex_topup_service *s = ex_calloc(1, sizeof *s);
 	if (!s)
 		return -ENOMEM;
-	s->desk = desk;
-	s->topups = topups;
 	for (size_t i = 0; i < METHOD_N; i++)
-		s->handler[i] = (struct handler){.s = s, .request = rows[i].request, .fn = rows[i].fn};
+		s->handler[i] = (struct handler){.method = {.desk = desk, .request = rows[i].request, .answer = answer},
+			.topups = topups,
+			.fn = rows[i].fn};
 	*ret = s;
 	return 0;
 }
@@ -222,7 +169,7 @@ const struct ex_method *ex_topup_service_methods(struct ex_topup_service *s, int
 		s->method[i] = (struct ex_method){.path = rows[i].path,
 			.loop_i = loop_i,
 			.message_bytes_max = REQUEST_BYTES_MAX,
-			.message = on_message,
-			.ctx = &s->handler[i]};
+			.message = ex_desk_on_message,
+			.ctx = &s->handler[i].method};
 	return s->method;
 }
