@@ -151,8 +151,9 @@ static bool aim_late(struct ex_dispatch *d, const struct out_frame *f, uint64_t 
 			continue;
 		if (!late && !within_budget(d, j->s->n_rows))
 			return any;
-		struct fleet_host *h = choose(d, j, RANK_READY, j->identity, now);
-		if (!h)
+		/* a hedge is for speed; of a late host's rows, one that is asked last is better than none */
+		struct fleet_host *h = choose(d, j, late ? RANK_LESS : RANK_READY, j->identity, now);
+		if (!h || h->distrusted)
 			continue;
 		aim(d, j, h);
 		if (!late)

@@ -354,6 +354,35 @@ static void test_draining_host_is_not_asked(void **state)
 	close_fixture(&f);
 }
 
+static void add_errors(void *ctx, const struct ex_host_view *v)
+{
+	*(uint64_t *)ctx += v->errors;
+}
+
+/* Rows of a late host go to one that is asked last, when there is no other: they do not wait until the late one has failed. */
+static void test_late_host_and_a_draining_one(void **state)
+{
+	struct fixture f;
+	uint64_t n_errors = 0;
+	(void)state;
+	defaults();
+	asked.heartbeat_ms = 200;
+	asked.late_ms = 300;
+	asked.frame_timeout_ms = 3000;
+	open_pair(&f, NULL, NULL);
+	for (int i = 0; i < 4; i++)
+		expect_good(&f);
+	f.host[0].draining = true;
+	while (f.n_draining == 0)
+		usleep(1000);
+	f.host[1].mode = FAKE_SILENT;
+	expect_good(&f);
+	ex_dispatch_each_host(f.d, add_errors, &n_errors);
+	assert_int_equal(n_errors, 0); /* no frame has failed */
+	assert_int_equal(f.n_down, 0);
+	close_fixture(&f);
+}
+
 /* A host whose list of shards changes says so, and is greeted again. */
 static void test_new_list_is_asked_for(void **state)
 {
@@ -614,6 +643,7 @@ int main(void)
 		cmocka_unit_test(test_held_too_long),
 		cmocka_unit_test(test_give_up),
 		cmocka_unit_test(test_draining_host_is_not_asked),
+		cmocka_unit_test(test_late_host_and_a_draining_one),
 		cmocka_unit_test(test_new_list_is_asked_for),
 		cmocka_unit_test(test_identical_is_kept),
 		cmocka_unit_test(test_swapped_between_hellos),
